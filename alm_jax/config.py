@@ -1,0 +1,235 @@
+"""Experiment configs: one ml_collections file an experiment, checked before any minute is spent.
+
+``base()`` is the whole vocabulary: every key an experiment may set, with its default. A config file
+starts from it, and ``validate`` names the nearest valid key when one is misspelt. Parts that are
+built by name (towers, evaluators, data sources) are open dictionaries here and are checked against
+the signature of what they build, by ``call_with``.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# Keys whose content is checked by the code that builds it (call_with), not against base().
+OPEN = frozenset({'model.audio', 'model.text', 'init_from', 'mesh', 'evals', 'data.train'})
+
+
+class ConfigError(ValueError):
+    """A mistake the user can mend. Binaries print it without a traceback and exit with code 2."""
+
+
+def base() -> ConfigDict:
+    """Every key an experiment may set, with its default."""
+    config = ConfigDict()
+    config.name = ''
+    config.seed = 0
+    config.steps = 1000  # updates
+    config.batch_size = 64  # rows a step over all devices and hosts
+    config.compute_dtype = 'float32'  # or 'bfloat16'; parameters are float32 unless frozen
+    config.mesh = ConfigDict({'data': -1})  # axis -> size; one may be -1
+    config.log_every = 10  # steps
+
+    config.data = ConfigDict()
+    config.data.dir = ''  # '' is $ALM_JAX_DATA, else ~/.cache/alm_jax
+    # each: {'name': 'packaged_sounds/tiny:train', 'weight': 1.0, 'where': {'kind': ['sound']}}
+    config.data.train = ()
+    config.data.threads = 2  # decode threads of the loader
+    config.data.prefetch = 4  # batches made ahead of the step
+    config.data.scenes = ConfigDict()  # short clips joined and mixed, with joined captions
+    config.data.scenes.share = 0.0  # of the rows that are scenes
+    config.data.scenes.max_clips = 3
+    config.data.scenes.overlay = 0.3  # probability that clips are mixed instead of joined
+
+    config.front_end = ConfigDict()
+    config.front_end.preset = 'yamnet'  # see alm_jax.audio.presets
+    config.front_end.seconds = 5.0  # window length
+    config.front_end.on = 'device'  # or 'host'
+
+    config.augment = ConfigDict()  # on the device, keyed
+    config.augment.gain_db = 0.0  # uniform in +-
+    config.augment.shift_seconds = 0.0  # uniform in +-
+    config.augment.noise_snr_db = ()  # (low, high); () is off
+    config.augment.time_masks = 0
+    config.augment.time_mask_frames = 20
+    config.augment.freq_masks = 0
+    config.augment.freq_mask_bins = 8
+
+    config.text = ConfigDict()
+    config.text.tokenizer = 'packaged:minilm'  # or a path to tokenizer.json or its folder
+    config.text.lengths = (32,)  # tokens, smallest that fits; longer texts are cut
+
+    config.model = ConfigDict()
+    config.model.family = 'two_tower'
+    config.model.audio = ConfigDict({'name': 'spectrogram_transformer', 'variant': 'mu'})
+    config.model.text = ConfigDict({'name': 'bert', 'variant': 'mu'})
+    config.model.embed_dim = 256
+    config.model.projection_layers = 1  # 1 is linear, 2 is an MLP
+    config.model.dropout = 0.0
+
+    config.task = ConfigDict()
+    config.task.name = 'contrastive'
+    config.task.objective = 'infonce'  # or 'multi_positive', 'sigmoid'
+
+    config.init_from = ConfigDict()  # part of the model -> 'packaged:NAME' or a checkpoint path
+    config.resume = ''  # a checkpoint or workdir to continue when this workdir has none
+    config.freeze = ()  # regexes over parameter names
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 1e-3
+    config.optimizer.schedule = 'cosine'  # or 'constant', 'linear'
+    config.optimizer.warmup_steps = 0
+    config.optimizer.weight_decay = 0.01
+    config.optimizer.no_decay = (r'(bias|scale|logit_scale|logit_bias)$',)
+    config.optimizer.rates = ()  # ((regex, factor), ...): first match scales the learning rate
+    config.optimizer.b1 = 0.9
+    config.optimizer.b2 = 0.98
+    config.optimizer.eps = 1e-6
+    config.optimizer.clip_norm = 1.0
+
+    config.checkpoint = ConfigDict()
+    config.checkpoint.every = 500  # steps; the last step is always saved
+    config.checkpoint.keep = 2
+
+    # name -> {'evaluator': 'zero_shot', 'every': 200, 'data': 'packaged_sounds/tiny:validation', ...}
+    config.evals = ConfigDict()
+    return config
+
+
+def did_you_mean(word: str, valid: Sequence[str]) -> str:
+    """A hint for an error message: the nearest valid word, or the whole list when none is near."""
+    near = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)
+    if near:
+        return f'Did you mean {near[0]!r}?'
+    return 'Valid: ' + ', '.join(sorted(valid)) + '.'
+
+
+def validate(config: ConfigDict) -> None:
+    """Raises ConfigError for a key that ``base()`` lacks or a value of another type."""
+    _validate(config, base(), prefix='')
+    for key in ('steps', 'batch_size', 'log_every'):
+        if config[key] < 1:
+            raise ConfigError(f'config.{key} is {config[key]}; it must be at least 1.')
+
+
+def _validate(config: Mapping, reference: Mapping, prefix: str) -> None:
+    for key in config:
+        path = prefix + key
+        if key not in reference:
+            raise ConfigError(f'config.{path} is not a key. {did_you_mean(key, list(reference))}')
+        value, default = config[key], reference[key]
+        if path in OPEN:
+            continue
+        if isinstance(default, ConfigDict):
+            if not isinstance(value, ConfigDict):
+                raise ConfigError(f'config.{path} must be a group of keys, not {value!r}.')
+            _validate(value, default, path + '.')
+        elif not _same_type(value, default):
+            raise ConfigError(
+                f'config.{path} is {value!r} ({type(value).__name__}); '
+                f'expected {type(default).__name__}, such as {default!r}.'
+            )
+    missing = [prefix + key for key in reference if key not in config]
+    if missing:
+        raise ConfigError(f'config lacks {", ".join(missing)}; start from alm_jax.config.base().')
+
+
+def _same_type(value: Any, default: Any) -> bool:
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    if isinstance(default, tuple):
+        return isinstance(value, tuple | list)
+    return isinstance(value, type(default))
+
+
+def call_with(function: Callable, options: Mapping[str, Any], *, where: str, **fixed: Any) -> Any:
+    """``function(**fixed, **options)``; an unknown option is a ConfigError that names the nearest.
+
+    Args:
+      function: a class or function whose keyword parameters are the valid options.
+      options: the user's choices; the key 'name' is not passed on.
+      where: the config path of ``options``, for messages ('model.audio').
+      **fixed: arguments the caller sets; not open to the user.
+    """
+    given = {key: value for key, value in dict(options).items() if key != 'name'}
+    valid = set(inspect.signature(function).parameters) - set(fixed) - {'parent', 'name'}
+    for key in given:
+        if key not in valid:
+            raise ConfigError(f'config.{where}.{key} is not a key. {did_you_mean(key, list(valid))}')
+    return function(**fixed, **given)
+
+
+def choose(table: Mapping[str, Any], name: str, *, where: str) -> Any:
+    """``table[name]``, or a ConfigError that names the nearest entry."""
+    if name not in table:
+        raise ConfigError(f'config.{where} is {name!r}. {did_you_mean(str(name), list(table))}')
+    return table[name]
+
+
+def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
+    """Reads the part after the colon of 'file.py:smoke,batch_size=64'.
+
+    A bare word sets that default to True; ``key=value`` converts the value to the default's type.
+    """
+    parsed = ConfigDict(defaults)
+    for item in filter(None, (arg or '').split(',')):
+        key, equals, text = item.partition('=')
+        if key not in defaults:
+            raise ConfigError(f'config argument {key!r} is unknown. {did_you_mean(key, list(defaults))}')
+        kind = type(defaults[key])
+        if not equals:
+            if kind is not bool:
+                raise ConfigError(f'config argument {key!r} needs a value: {key}={defaults[key]!r}.')
+            parsed[key] = True
+        elif kind is bool:
+            parsed[key] = text.lower() in ('1', 'true', 'yes')
+        else:
+            try:
+                parsed[key] = kind(text)
+            except ValueError as error:
+                raise ConfigError(f'config argument {key}={text!r} is not a {kind.__name__}.') from error
+    return parsed
+
+
+def plain(value: Any) -> Any:
+    """ConfigDicts, tuples and dataclasses as JSON types."""
+    if isinstance(value, ConfigDict | Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    if dataclasses.is_dataclass(value):
+        return plain(dataclasses.asdict(value))
+    return value
+
+
+def to_json(config: ConfigDict) -> str:
+    """A config as JSON text; ``from_json`` gives it back."""
+    return json.dumps(plain(config), indent=2, sort_keys=True) + '\n'
+
+
+def from_json(text: str) -> ConfigDict:
+    """The config that ``to_json`` wrote. Lists become tuples; nothing is executed."""
+    config = ConfigDict(json.loads(text, object_hook=None))
+    _tuples(config)
+    validate(config)
+    return config
+
+
+def _tuples(config: ConfigDict) -> None:
+    def frozen(value):
+        if isinstance(value, list | tuple):
+            return tuple(frozen(item) for item in value)
+        return value
+
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            _tuples(value)
+        else:
+            with config.ignore_type():
+                config[key] = frozen(value)
