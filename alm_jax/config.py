@@ -8,12 +8,16 @@ the signature of what they build, by ``call_with``.
 
 import dataclasses
 import difflib
+import importlib.util
 import inspect
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from ml_collections import ConfigDict
+from absl import app, flags
+from ml_collections import ConfigDict, config_flags
 
 # Keys whose content is checked by the code that builds it (call_with), not against base().
 OPEN = frozenset({'model.audio', 'model.text', 'init_from', 'mesh', 'evals', 'data.train'})
@@ -161,7 +165,9 @@ def call_with(function: Callable, options: Mapping[str, Any], *, where: str, **f
     valid = set(inspect.signature(function).parameters) - set(fixed) - {'parent', 'name'}
     for key in given:
         if key not in valid:
-            raise ConfigError(f'config.{where}.{key} is not a key. {did_you_mean(key, list(valid))}')
+            raise ConfigError(
+                f'config.{where}.{key} is not a key. {did_you_mean(key, list(valid))}'
+            )
     return function(**fixed, **given)
 
 
@@ -181,11 +187,15 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     for item in filter(None, (arg or '').split(',')):
         key, equals, text = item.partition('=')
         if key not in defaults:
-            raise ConfigError(f'config argument {key!r} is unknown. {did_you_mean(key, list(defaults))}')
+            raise ConfigError(
+                f'config argument {key!r} is unknown. {did_you_mean(key, list(defaults))}'
+            )
         kind = type(defaults[key])
         if not equals:
             if kind is not bool:
-                raise ConfigError(f'config argument {key!r} needs a value: {key}={defaults[key]!r}.')
+                raise ConfigError(
+                    f'config argument {key!r} needs a value: {key}={defaults[key]!r}.'
+                )
             parsed[key] = True
         elif kind is bool:
             parsed[key] = text.lower() in ('1', 'true', 'yes')
@@ -193,7 +203,9 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
             try:
                 parsed[key] = kind(text)
             except ValueError as error:
-                raise ConfigError(f'config argument {key}={text!r} is not a {kind.__name__}.') from error
+                raise ConfigError(
+                    f'config argument {key}={text!r} is not a {kind.__name__}.'
+                ) from error
     return parsed
 
 
@@ -233,3 +245,80 @@ def _tuples(config: ConfigDict) -> None:
         else:
             with config.ignore_type():
                 config[key] = frozen(value)
+
+
+def define_config_flag() -> flags.FlagHolder:
+    """Declares --config FILE[:args] and its overrides --config.key=value."""
+    return config_flags.DEFINE_config_file(
+        'config', None, 'Experiment file, such as configs/clap/tiny.py:smoke.'
+    )
+
+
+def run(main: Callable[[list[str]], int | None]) -> None:
+    """Runs a binary: a mistake the user can mend is printed on one screen, with exit code 2.
+
+    Ctrl-C exits with 130 and no traceback. Anything else is a defect and keeps its traceback.
+    """
+
+    def guarded(argv: list[str]) -> int | None:
+        try:
+            return main(argv)
+        except ConfigError as error:
+            return _fail(error)
+        except KeyboardInterrupt:
+            print('\nInterrupted.', file=sys.stderr)
+            return 130
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            _load_config_file(argv)
+            return flags.FLAGS(argv)
+        except AttributeError as error:
+            keys = [arg.split('=')[0].lstrip('-') for arg in argv if arg.startswith('--config.')]
+            sys.exit(_fail(ConfigError(_misspelt_override(keys) or str(error))))
+        except (ConfigError, flags.Error) as error:
+            sys.exit(_fail(error))
+
+    app.run(guarded, flags_parser=parse)
+
+
+def _fail(error: Exception) -> int:
+    print(f'error: {error}', file=sys.stderr)
+    return 2
+
+
+def _load_config_file(argv: Sequence[str]) -> None:
+    """Loads --config once before the flag does, whose own failure hides the reason."""
+    after = [argv[i + 1] for i, arg in enumerate(argv[:-1]) if arg == '--config']
+    given = after + [arg.partition('=')[2] for arg in argv if arg.startswith('--config=')]
+    for value in given:
+        path, _, arg = value.partition(':')
+        if not os.path.isfile(path):
+            raise ConfigError(f'config file {path!r} does not exist. {_sibling_configs(path)}')
+        spec = importlib.util.spec_from_file_location('experiment', path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        if not hasattr(module, 'get_config'):
+            raise ConfigError(f'config file {path!r} defines no get_config(arg=None).')
+        module.get_config(arg or None)
+
+
+def _sibling_configs(path: str) -> str:
+    folder = os.path.dirname(path) or '.'
+    if not os.path.isdir(folder):
+        return f'Neither does its folder {folder!r}.'
+    names = [name for name in sorted(os.listdir(folder)) if name.endswith('.py')]
+    return did_you_mean(os.path.basename(path), names) if names else ''
+
+
+def _misspelt_override(keys: Sequence[str]) -> str:
+    """The message for the first '--config.a.b' whose path is not in ``base()``."""
+    for key in keys:
+        here, path = base(), 'config'
+        for part in key.split('.')[1:]:
+            if not isinstance(here, ConfigDict) or path.removeprefix('config.') in OPEN:
+                break
+            if part not in here:
+                return f'{path}.{part} is not a key. {did_you_mean(part, list(here))}'
+            here, path = here[part], f'{path}.{part}'
+    return ''
