@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# The test command: style, layering, then every test folder with the minutes it took.
+#   ./launch/test.sh [pytest arguments]        e.g. ./launch/test.sh -m slow_local
+# Needs Python 3.11, apt-get and a network (92 MB of packaged recordings, once). No root.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+# shellcheck source=launch/environment.sh
+. launch/environment.sh
+make_environment "${VENV:-.venv-test}" '[dev,interop-tests,notebooks]'
+
+ruff check .
+ruff format --check .
+lint-imports
+
+failed=()
+report=()
+for place in tests/*/ tests/test_*.py; do
+  case "$place" in *__pycache__*) continue ;; esac
+  printf '\n== %s\n' "$place"
+  start=$(date +%s)
+  status=0
+  python -m pytest "$place" -n 2 --durations=3 "$@" || status=$?
+  [ $status = 0 ] || [ $status = 5 ] || failed+=("$place")  # 5: the arguments selected no test here
+  report+=("$(awk -v s=$(($(date +%s) - start)) -v p="$place" 'BEGIN {printf "%6.2f min  %s", s / 60, p}')")
+done
+printf '\nMinutes per test folder\n'
+printf '%s\n' "${report[@]}"
+if [ ${#failed[@]} -gt 0 ]; then
+  printf 'FAILED: %s\n' "${failed[@]}"
+  exit 1
+fi
+echo 'All test folders passed.'
