@@ -13,6 +13,7 @@ import inspect
 import json
 import os
 import sys
+import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -99,7 +100,7 @@ def base() -> ConfigDict:
     config.checkpoint.every = 500  # steps; the last step is always saved
     config.checkpoint.keep = 2
 
-    # name -> {'evaluator': 'zero_shot', 'every': 200, 'data': 'packaged_sounds/tiny:validation', ...}
+    # name -> {'evaluator': 'zero_shot', 'every': 200, 'data': 'packaged_sounds/tiny:validation'}
     config.evals = ConfigDict()
     return config
 
@@ -209,6 +210,14 @@ def parse_arg(arg: str | None, **defaults: Any) -> ConfigDict:
     return parsed
 
 
+def experiment(path: str | os.PathLike) -> types.ModuleType:
+    """The config file as a module, so that an experiment can start from another's get_config."""
+    spec = importlib.util.spec_from_file_location(os.path.basename(path)[:-3], path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def plain(value: Any) -> Any:
     """ConfigDicts, tuples and dataclasses as JSON types."""
     if isinstance(value, ConfigDict | Mapping):
@@ -275,7 +284,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
             return flags.FLAGS(argv)
         except AttributeError as error:
             keys = [arg.split('=')[0].lstrip('-') for arg in argv if arg.startswith('--config.')]
-            sys.exit(_fail(ConfigError(_misspelt_override(keys) or str(error))))
+            sys.exit(_fail(ConfigError(_misspelt_override(keys) or _first_line(error))))
         except (ConfigError, flags.Error) as error:
             sys.exit(_fail(error))
 
@@ -287,6 +296,12 @@ def _fail(error: Exception) -> int:
     return 2
 
 
+def _first_line(error: BaseException) -> str:
+    """ml_collections nests the message in a KeyError inside the AttributeError."""
+    message = error.args[0] if error.args else ''
+    return _first_line(message) if isinstance(message, BaseException) else ' '.join(message.split())
+
+
 def _load_config_file(argv: Sequence[str]) -> None:
     """Loads --config once before the flag does, whose own failure hides the reason."""
     after = [argv[i + 1] for i, arg in enumerate(argv[:-1]) if arg == '--config']
@@ -295,9 +310,7 @@ def _load_config_file(argv: Sequence[str]) -> None:
         path, _, arg = value.partition(':')
         if not os.path.isfile(path):
             raise ConfigError(f'config file {path!r} does not exist. {_sibling_configs(path)}')
-        spec = importlib.util.spec_from_file_location('experiment', path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        module = experiment(path)
         if not hasattr(module, 'get_config'):
             raise ConfigError(f'config file {path!r} defines no get_config(arg=None).')
         module.get_config(arg or None)

@@ -13,16 +13,10 @@ from alm_jax import config as config_lib
 CONFIGS = sorted((pathlib.Path(__file__).parents[1] / 'configs').rglob('*.py'))
 
 
-def load(path, arg):
-    namespace = {}
-    exec(compile(path.read_text(), str(path), 'exec'), namespace)
-    return namespace['get_config'](arg)
-
-
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.parametrize('arg', [None, 'smoke'])
 def test_every_config_validates_and_round_trips(path, arg):
-    config = load(path, arg)
+    config = config_lib.experiment(path).get_config(arg)
     config_lib.validate(config)
     again = config_lib.from_json(config_lib.to_json(config))
     assert config_lib.to_json(again) == config_lib.to_json(config)
@@ -105,7 +99,9 @@ def test_train_reports_mistakes_on_one_screen(arguments, expected, tmp_path):
     arguments = [argument.format(tiny=tiny) for argument in arguments]
     done = subprocess.run(
         [sys.executable, '-m', 'alm_jax.train', *arguments, '--workdir', str(tmp_path / 'w')],
-        check=False, capture_output=True, text=True,
+        check=False,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 2
     assert expected in done.stderr
