@@ -1,0 +1,56 @@
+"""The interval resamples recordings: against explicit resampling, and wider than one over clips."""
+
+import numpy as np
+import pytest
+
+from alm_jax.evals.metrics import bootstrap
+
+
+def test_clips_of_one_recording_are_drawn_together():
+    weights = bootstrap.recording_weights(['b', 'a', 'b', 'c'], resamples=50)
+    assert (weights[:, 0] == weights[:, 2]).all()
+    assert (weights[:, [0, 1, 3]].sum(axis=1) == 3).all()  # as many draws as recordings
+    assert weights.std() > 0
+
+
+def test_interval_equals_explicit_resampling():
+    rng = np.random.default_rng(1)
+    ids = rng.integers(0, 9, 40).astype(str)
+    values = rng.random(40)
+    weights = bootstrap.recording_weights(ids, resamples=200, seed=3)
+    means = [np.mean(np.repeat(values, row.astype(int))) for row in weights]
+    ours = bootstrap.interval(bootstrap.weighted_mean(values, weights))
+    np.testing.assert_allclose(ours, np.quantile(means, [0.025, 0.975]), atol=1e-12)
+
+
+def test_interval_covers_what_ten_copies_of_a_clip_do_not_tell():
+    rng = np.random.default_rng(0)
+    correct = np.repeat(rng.random(20) < 0.5, 10)  # 20 recordings, ten equal cuts of each
+    recordings = np.repeat(np.arange(20), 10).astype(str)
+
+    def width(ids):
+        weights = bootstrap.recording_weights(ids)
+        low, high = bootstrap.interval(bootstrap.weighted_mean(correct, weights))
+        return high - low
+
+    clips = np.arange(200).astype(str)
+    assert width(recordings) == pytest.approx(width(clips) * np.sqrt(10), rel=0.15)
+
+
+def test_scored_gives_value_and_interval():
+    values = np.array([0.0, 1.0, 1.0])
+    scored = bootstrap.scored(
+        lambda w: {'mean': bootstrap.weighted_mean(values, w)}, ['a', 'b', 'b']
+    )
+    assert scored['mean'] == pytest.approx(2 / 3)
+    assert scored['mean_ci95'] == [0, 1]
+
+
+def test_one_recording_has_no_interval():
+    scored = bootstrap.scored(lambda w: {'mean': bootstrap.weighted_mean([0, 1], w)}, ['a', 'a'])
+    assert scored == {'mean': 0.5, 'mean_ci95': None}
+
+
+def test_intervals_repeat():
+    first, again = (bootstrap.recording_weights(list('abcab')) for _ in range(2))
+    assert (first == again).all()
