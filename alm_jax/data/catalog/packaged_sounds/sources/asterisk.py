@@ -19,6 +19,7 @@ from alm_jax.config import ConfigError
 from alm_jax.data.catalog.packaged_sounds.clip import Clip
 from alm_jax.data.catalog.packaged_sounds.package import Package
 from alm_jax.data.catalog.packaged_sounds.sources.grouping import text_groups
+from alm_jax.data.catalog.packaged_sounds.sources.reading import MAX_TEXT_BYTES, as_text
 
 # language -> (speaker, licence), from debian/copyright.
 _VOICES = {
@@ -31,7 +32,6 @@ PACKAGES = tuple(
     f'asterisk-core-sounds-{language}{codec}' for language in _VOICES for codec in ('', '-g722')
 )
 
-_MAX_TEXT_BYTES = 1 << 20  # the longest transcript file is 60 kB
 _MAX_AUDIO_BYTES = 8 << 20  # 17 minutes
 _RATE = 16_000
 _ENGLISH = 'en'
@@ -107,13 +107,8 @@ def _names(language: str) -> tuple[str, str]:
 def _transcripts(package: Package, language: str) -> dict[str, str]:
     member = f'usr/share/doc/{package.name}/core-sounds-{language}.txt.gz'
     with gzip.open(io.BytesIO(package.read(member))) as file:
-        data = file.read(_MAX_TEXT_BYTES + 1)
-    if len(data) > _MAX_TEXT_BYTES:
-        raise ConfigError(f'{package.name}: {member} is larger than a list of transcripts can be.')
-    try:
-        return parse_transcripts(data.decode())
-    except UnicodeDecodeError as error:
-        raise ConfigError(f'{package.name}: {member} is not UTF-8 text: {error}.') from error
+        data = file.read(MAX_TEXT_BYTES + 1)
+    return parse_transcripts(as_text(data, f'{package.name}: {member}'))
 
 
 def _spoken(
