@@ -1,0 +1,165 @@
+"""Front ends: every constant that turns a waveform into a log-mel spectrogram, under one name.
+
+``log_mel.py`` (numpy) and ``log_mel_device.py`` (jnp) read the same constants, and
+``front_end_sha256`` names them in every score and checkpoint.
+"""
+
+import dataclasses
+import hashlib
+import json
+from typing import Any, Literal
+
+
+@dataclasses.dataclass(frozen=True)
+class FrontEnd:
+    """The definition of one log-mel spectrogram: [n] samples at ``sampling_rate`` -> [t, n_mels].
+
+    Per frame: optional DC removal and pre-emphasis, Hann window, real FFT of ``n_fft`` points,
+    |X| ** ``power``, mel bands, logarithm of ``max(mel, floor) + offset``, then
+    ``(value - mean) / scale``.
+
+    Frames. A centred front end puts frame i around sample i * hop_length and reflects the signal at
+    both ends of the window it is given (the window, not the clip: a clip shorter than its window is
+    zero-padded first, as the reference extractors do). The others start frame i at
+    i * hop_length and drop the tail that fills no frame (Kaldi's snip_edges). Either way a clip
+    that is shorter than one FFT is zero-padded to it, and a clip has at least one frame.
+
+    Attributes:
+      sampling_rate: Hz.
+      win_length, n_fft, hop_length: samples.
+      f_min, f_max: Hz, the outer edges of the mel bands.
+      mel: 'slaney' (Slaney's scale, triangles linear in Hz, unit area) or 'htk' (2595 log10(1 +
+        f / 700), triangles linear in mel, unit peak, as Kaldi and TensorFlow build them).
+      centred: see above.
+      drop_last: whether a centred spectrogram leaves out its last frame, as Whisper does.
+      symmetric_window: Hann over win_length - 1 intervals (Kaldi) instead of the periodic one.
+      remove_dc: subtract each frame's mean.
+      preemphasis: coefficient within the frame, 0 for none; the sample before the first repeats it.
+      power: 1 for magnitude, 2 for power.
+      floor, offset: see above; in units of the mel band.
+      log: 'db' (10 log10), 'log10' or 'ln'.
+      dynamic_range: values are raised to the spectrogram's maximum less this, per window; None for
+        no limit. In units of ``log``.
+      mean, scale: see above; in units of ``log``.
+    """
+
+    name: str
+    sampling_rate: int
+    win_length: int
+    n_fft: int
+    hop_length: int
+    n_mels: int
+    f_min: float
+    f_max: float
+    mel: Literal['slaney', 'htk']
+    log: Literal['db', 'log10', 'ln']
+    centred: bool = False
+    drop_last: bool = False
+    symmetric_window: bool = False
+    remove_dc: bool = False
+    preemphasis: float = 0.0
+    power: int = 2
+    floor: float = 0.0
+    offset: float = 0.0
+    dynamic_range: float | None = None
+    mean: float = 0.0
+    scale: float = 1.0
+
+    def num_frames(self, num_samples: Any) -> Any:
+        """Frames of a clip of ``num_samples`` (an int, or an integer array of numpy or jax).
+
+        It is both the length of ``log_mel``'s output for a window of that many samples and, for a
+        clip padded into a longer window, the number of leading frames that belong to the clip.
+        """
+        if self.centred:
+            frames = num_samples // self.hop_length + (0 if self.drop_last else 1)
+        else:
+            frames = (num_samples - self.win_length) // self.hop_length + 1
+        return max(frames, 1) if isinstance(frames, int) else frames.clip(1)
+
+
+_WHISPER = FrontEnd(
+    name='whisper_80',
+    sampling_rate=16000,
+    win_length=400,
+    n_fft=400,
+    hop_length=160,
+    n_mels=80,
+    f_min=0.0,
+    f_max=8000.0,
+    mel='slaney',
+    log='log10',
+    centred=True,
+    drop_last=True,
+    floor=1e-10,
+    dynamic_range=8.0,
+    mean=-4.0,
+    scale=4.0,
+)
+
+PRESETS: dict[str, FrontEnd] = {
+    # transformers ClapFeatureExtractor without fusion (laion/clap-htsat-unfused).
+    'clap': FrontEnd(
+        name='clap',
+        sampling_rate=48000,
+        win_length=1024,
+        n_fft=1024,
+        hop_length=480,
+        n_mels=64,
+        f_min=50.0,
+        f_max=14000.0,
+        mel='slaney',
+        log='db',
+        centred=True,
+        floor=1e-10,
+    ),
+    # transformers WhisperFeatureExtractor; 128 mels from large-v3 on.
+    'whisper_80': _WHISPER,
+    'whisper_128': dataclasses.replace(_WHISPER, name='whisper_128', n_mels=128),
+    # transformers ASTFeatureExtractor: Kaldi's fbank with a Hann window, AudioSet mean and 2 sigma.
+    'fbank': FrontEnd(
+        name='fbank',
+        sampling_rate=16000,
+        win_length=400,
+        n_fft=512,
+        hop_length=160,
+        n_mels=128,
+        f_min=20.0,
+        f_max=8000.0,
+        mel='htk',
+        log='ln',
+        symmetric_window=True,
+        remove_dc=True,
+        preemphasis=0.97,
+        floor=1.192092955078125e-07,  # f32 epsilon
+        mean=-4.2677393,
+        scale=2 * 4.5689974,
+    ),
+    # tensorflow/models research/audioset/yamnet/{params,features}.py.
+    'yamnet': FrontEnd(
+        name='yamnet',
+        sampling_rate=16000,
+        win_length=400,
+        n_fft=512,
+        hop_length=160,
+        n_mels=64,
+        f_min=125.0,
+        f_max=7500.0,
+        mel='htk',
+        log='ln',
+        power=1,
+        offset=0.001,
+    ),
+}
+
+
+def front_end_sha256(front_end: FrontEnd, **context: Any) -> str:
+    """SHA-256 (hex) of every constant of ``front_end`` and of ``context``, as sorted JSON.
+
+    Args:
+      front_end: the constants.
+      **context: what else decides the features of a clip, such as ``seconds=5.0`` (the window) and
+        ``policy='windows'`` (how a long clip is cut); JSON types only.
+    """
+    content = {'front_end': dataclasses.asdict(front_end), **context}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
