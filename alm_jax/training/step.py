@@ -1,0 +1,64 @@
+"""The training step: one jitted, donated function from (state, batch) to (state, metrics)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+
+from alm_jax.training import sharding
+from alm_jax.training.optimizer import Optimizer, select
+from alm_jax.training.state import TrainState
+
+TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def make_train_step(task: Any, optimizer: Optimizer, *, seed: int, mesh: Mesh) -> TrainStep:
+    """The jitted step; the state it is given is donated, so its buffers are gone afterwards.
+
+    Args:
+      task: has ``loss(params, extra, batch, rng) -> (scalar, (metrics, extra))`` and
+        ``after_update(params, extra, step) -> extra``.
+      seed: of dropout and augmentation; the rng of a step is ``fold_in(key(seed), data_step)``, so
+        it is the same on any number of devices and after a restart.
+
+    Returns:
+      ``(state, batch) -> (state, metrics)``. Metrics are scalars: the task's own, 'loss',
+      'grad_norm', 'update_norm', 'param_norm' (of the trainable part), 'learning_rate', and
+      'skipped', the updates not taken so far because a loss or gradient was not finite. A skipped
+      step leaves params, moments and extra as they were and still counts as a step, so that one bad
+      batch neither stops a run nor is met again.
+    """
+
+    def train_step(state, batch):
+        rng = jax.random.fold_in(jax.random.key(seed), state.data_step)
+        trainable, frozen = optimizer.split(state.params)
+
+        def loss_of(trainable):
+            return task.loss(optimizer.merge(trainable, frozen), state.extra, batch, rng)
+
+        (loss, (metrics, extra)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+        updated, opt_state, numbers = optimizer.update(
+            gradients, state.opt_state, trainable, state.step, loss
+        )
+        params = optimizer.merge(updated, frozen)
+        extra = task.after_update(params, extra, state.step + 1)
+        taken = numbers['skipped'] == state.opt_state['skipped']
+        metrics = {**metrics, **numbers, 'loss': loss, 'param_norm': optax.tree.norm(updated)}
+        new_state = TrainState(
+            step=state.step + 1,
+            data_step=state.data_step + 1,
+            params=params,
+            opt_state=opt_state,
+            extra=select(taken, extra, state.extra),
+        )
+        return new_state, metrics
+
+    everywhere = sharding.replicated(mesh)
+    return jax.jit(
+        train_step,
+        donate_argnums=0,
+        in_shardings=(everywhere, sharding.batch_sharding(mesh)),
+        out_shardings=everywhere,
+    )

@@ -1,0 +1,167 @@
+"""Checkpoints: complete or not counted, kept by number, loaded without an optimizer, hashed."""
+
+import hashlib
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from alm_jax.training import checkpoint, sharding
+from alm_jax.training import state as state_lib
+
+
+@pytest.fixture(scope='module')
+def run():
+    task, optimizer, mesh, state = toy.make(toy.make_config(freeze=('patches',)))
+    abstract = state_lib.abstract(
+        lambda: task.init(jax.random.key(0)), optimizer, sharding.replicated(mesh)
+    )
+    return state, abstract
+
+
+def _at(state, step):
+    return state.replace(step=state.step + step, data_step=state.data_step + step)
+
+
+def _save(workdir, state, steps, keep=5):
+    with checkpoint.Checkpointer(workdir, keep=keep, mesh={'data': 1}) as checkpoints:
+        for step in steps:
+            checkpoints.save(_at(state, step))
+
+
+def _largest(path):
+    files = [f for f in path.rglob('*') if f.is_file() and f.name != 'manifest.json']
+    return max(files, key=lambda f: f.stat().st_size)
+
+
+def test_a_state_comes_back_whole(tmp_path, run):
+    state, abstract = run
+    _save(tmp_path, state, [7])
+    path = checkpoint.latest_complete(tmp_path)
+    restored = checkpoint.restore(path, abstract)
+    assert jax.tree.structure(restored) == jax.tree.structure(_at(state, 7))
+    for a, b in zip(jax.tree.leaves(restored), jax.tree.leaves(_at(state, 7))):
+        assert a.dtype == b.dtype
+        assert a.sharding == abstract.step.sharding
+        np.testing.assert_array_equal(a, b)
+    manifest = checkpoint.read_manifest(path)
+    assert (manifest['step'], manifest['data_step'], manifest['mesh']) == (7, 7, {'data': 1})
+    assert manifest['versions']['jax'] == jax.__version__
+    assert manifest['tree']['params/head/kernel'] == ['float32', [4, 1]]
+    on_disk = {f.relative_to(path).as_posix() for f in path.rglob('*') if f.is_file()}
+    assert on_disk == set(manifest['files']) | {'manifest.json'}
+
+
+def test_an_empty_extra(tmp_path, run):
+    state, abstract = run
+    _save(tmp_path, state.replace(extra={}), [1])
+    path = checkpoint.latest_complete(tmp_path)
+    assert checkpoint.restore(path, abstract.replace(extra={})).extra == {}
+    assert checkpoint.load_params(path)[1] == {}
+
+
+def test_only_the_newest_are_kept(tmp_path, run):
+    _save(tmp_path, run[0], [1, 2, 3, 4], keep=2)
+    torn = tmp_path / 'checkpoints' / '3.orbax-checkpoint-tmp'
+    torn.mkdir()
+    assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir() if p != torn) == ['3', '4']
+    _save(tmp_path, run[0], [3], keep=2)  # a run that fell back to an earlier step goes on from it
+    assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['3']
+
+
+def _truncate(path):
+    file = _largest(path)
+    file.write_bytes(file.read_bytes()[:-1])
+    return 'bytes, not'
+
+
+def _flip(path):
+    file = _largest(path)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    return 'differs from its sha256'
+
+
+def _remove(path):
+    _largest(path).unlink()
+    return 'is missing'
+
+
+def _no_manifest(path):
+    (path / 'manifest.json').unlink()
+    return  # such a folder is not even a candidate
+
+
+def _torn_manifest(path):
+    (path / 'manifest.json').write_text('{"files": {')
+    return 'cannot be read'
+
+
+@pytest.mark.parametrize('harm', [_truncate, _flip, _remove, _no_manifest, _torn_manifest])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, run, capsys, harm):
+    _save(tmp_path, run[0], [1, 2])
+    assert checkpoint.latest_complete(tmp_path).name == '2'
+    reason = harm(tmp_path / 'checkpoints' / '2')
+    assert checkpoint.latest_complete(tmp_path).name == '1'
+    printed = capsys.readouterr().err
+    assert (reason is None and not printed) or reason in printed
+    with pytest.raises(checkpoint.CheckpointError, match='cannot be used'):
+        checkpoint.resolve(tmp_path, step=2)
+
+
+def test_resolve(tmp_path, run):
+    with pytest.raises(checkpoint.CheckpointError, match='no complete checkpoint'):
+        checkpoint.resolve(tmp_path)
+    _save(tmp_path, run[0], [1, 2])
+    folder = tmp_path / 'checkpoints'
+    assert checkpoint.resolve(tmp_path) == folder / '2'
+    assert checkpoint.resolve(tmp_path, step=1) == folder / '1'
+    assert checkpoint.resolve(folder / '1') == folder / '1'
+    with pytest.raises(checkpoint.CheckpointError, match='Steps there: 2, 1'):
+        checkpoint.resolve(tmp_path, step=5)
+
+
+def test_load_params_needs_no_optimizer(tmp_path, run):
+    state = run[0]
+    _save(tmp_path, state, [1])
+    params, extra = checkpoint.load_params(tmp_path / 'checkpoints' / '1')
+    assert jax.tree.structure((params, extra)) == jax.tree.structure((state.params, state.extra))
+    for a, b in zip(jax.tree.leaves((params, extra)), jax.tree.leaves((state.params, state.extra))):
+        assert isinstance(a, np.ndarray)
+        np.testing.assert_array_equal(a, b)
+
+
+def test_another_model_is_an_error_that_lists_the_differences(tmp_path, run):
+    state, abstract = run
+    _save(tmp_path, state, [1])
+    other = dict(abstract.params)
+    other['tail'] = other.pop('head')
+    with pytest.raises(checkpoint.CheckpointError, match='params/head/kernel') as error:
+        checkpoint.restore(tmp_path / 'checkpoints' / '1', abstract.replace(params=other))
+    assert 'params/tail/kernel is missing there' in str(error.value)
+
+
+def test_the_hash_is_of_the_logical_parameters(run):
+    params = jax.device_get(run[0].params)
+    digest = checkpoint.checkpoint_sha256(params)
+    assert digest == checkpoint.checkpoint_sha256(run[0].params)
+    # By the definition, from the layers one by one.
+    expected = hashlib.sha256()
+    tower = params['tower']
+    named = {
+        f'tower/layers/{i}/{k}': tower['layers'][k][i] for k in tower['layers'] for i in range(3)
+    }
+    named |= {
+        'tower/patches/kernel': tower['patches']['kernel'],
+        'head/kernel': params['head']['kernel'],
+    }
+    for name in sorted(named):
+        expected.update(f'{name} float32 {named[name].shape}\n'.encode() + named[name].tobytes())
+    assert digest == expected.hexdigest()
+    changed = jax.tree.map(np.copy, params)
+    changed['tower']['layers']['bias'][1, 0] = np.nextafter(np.float32(0), np.float32(1))
+    assert checkpoint.checkpoint_sha256(changed) != digest
+    halves = jax.tree.map(lambda x: x.astype(np.float16), params)
+    assert checkpoint.checkpoint_sha256(halves) != digest

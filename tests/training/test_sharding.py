@@ -1,0 +1,29 @@
+"""Meshes and batches: what fits, and what the errors say."""
+
+import numpy as np
+import pytest
+
+from alm_jax.config import ConfigError
+from alm_jax.training import sharding
+
+
+def test_minus_one_takes_the_rest():
+    mesh = sharding.make_mesh({'data': -1})
+    assert dict(mesh.shape) == {'data': 1}
+    batch = sharding.put_batch({'x': np.arange(6).reshape(3, 2)}, mesh)
+    np.testing.assert_array_equal(batch['x'], np.arange(6).reshape(3, 2))
+    assert batch['x'].sharding == sharding.batch_sharding(mesh)
+
+
+@pytest.mark.parametrize(
+    ('axes', 'message'),
+    [
+        ({'data': 3}, 'xla_force_host_platform_device_count=3'),
+        ({'model': -1}, "needs an axis 'data'"),
+        ({'data': -1, 'model': -1}, 'at most one is -1'),
+        ({'data': 0}, 'sizes are positive'),
+    ],
+)
+def test_a_mesh_that_does_not_fit(axes, message):
+    with pytest.raises(ConfigError, match=message):
+        sharding.make_mesh(axes)
