@@ -28,10 +28,6 @@ _DIGIT = re.compile(rf'{_STAMPS}(?P<concept>symbols/math/[0-9]){_LANGUAGE}')
 # Long texts are often read in part only (Catalan, Belarusian and Greek most): the characters a
 # second then exceed what the language's readers do elsewhere.
 _RATE_RANGE = (0.3, 2.2)  # times the language's median
-# Ogg streams without an end: what follows is lost.
-_CUT_OFF = tuple(
-    f'{_STAMPS}plants/flowers/{name}_desc_ml.ogg' for name in ('adeenia', 'anthoorium')
-)
 
 
 def clips(
@@ -106,9 +102,7 @@ def _with_text(
         said = texts.get(match['concept'], {})
         # en_GB is written out only where it differs from the first line.
         text = said.get(language) or (said.get('en') if language == 'en_GB' else None)
-        if member in _CUT_OFF:
-            dropped['tuxpaint: recording cut off'] += 1
-        elif text:
+        if text:
             readings[member] = (match['concept'], language, text)
         else:
             dropped['tuxpaint: no text in the language that is spoken'] += 1
