@@ -1,0 +1,1 @@
+"""Text in, token ids out: tokenizers and prompt templates. Nothing here imports jax."""
