@@ -1,0 +1,44 @@
+"""Normalisation layers: statistics and arithmetic in float32 whatever the compute dtype."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation over the last axis (Ba et al. 2016, https://arxiv.org/abs/1607.06450).
+
+    Parameters ``scale`` and ``bias`` [d] are float32; the result has the dtype of the input.
+    """
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x):
+        """[..., d] -> [..., d]."""
+        scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+        bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
+        y = x.astype(jnp.float32)
+        y = y - jnp.mean(y, axis=-1, keepdims=True)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
+        return (y * scale + bias).astype(x.dtype)
+
+
+class FrozenBatchNorm(nn.Module):
+    """Batch normalisation with stored statistics that training never updates.
+
+    ``mean`` and ``var`` [c] float32 live in the collection 'batch_stats' (0 and 1 until loaded);
+    the only parameter is ``bias`` [c], because YAMNet was trained with center=True, scale=False.
+    """
+
+    epsilon: float
+
+    @nn.compact
+    def __call__(self, x):
+        """[..., c] -> [..., c] in the dtype of the input."""
+        shape = (x.shape[-1],)
+        mean = self.variable('batch_stats', 'mean', jnp.zeros, shape, jnp.float32).value
+        var = self.variable('batch_stats', 'var', jnp.ones, shape, jnp.float32).value
+        bias = self.param('bias', nn.initializers.zeros, shape)
+        scale = jax.lax.rsqrt(var + self.epsilon)
+        return (x.astype(jnp.float32) * scale + (bias - mean * scale)).astype(x.dtype)
