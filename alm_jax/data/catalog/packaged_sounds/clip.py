@@ -24,6 +24,8 @@ class Clip:
       translation: English for ``transcript``, or ''.
       licence: SPDX-like text as the package states it for this file.
       author: as stated, or ''.
+      phrase: the title as a noun phrase ('footsteps on gravel'), or ''.
+      sentences: English sentences that the source itself says about the clip.
     """
 
     package: str
@@ -39,3 +41,5 @@ class Clip:
     transcript: str = ''
     translation: str = ''
     author: str = ''
+    phrase: str = ''
+    sentences: tuple[str, ...] = ()
