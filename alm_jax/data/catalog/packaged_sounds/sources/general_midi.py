@@ -97,7 +97,7 @@ Recorder||76
 Pan Flute||74
 Blown Bottle||69
 Shakuhachi||69
-Whistle|whistle|64
+Whistle|whistle|60
 Ocarina||76
 Square Lead|synthesizer|
 Sawtooth Lead|synthesizer|
@@ -131,7 +131,7 @@ Kalimba||67
 Bagpipes||64
 Fiddle|violin|72
 Shanai||69
-Tinkle Bell|bell|72
+Tinkle Bell||72
 Agogo||67
 Steel Drums|steel drum|64
 Woodblock|wood block|64

@@ -1,6 +1,6 @@
 """Split units of speech: recordings that say the same words must not be torn apart."""
 
-import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 
 
@@ -24,9 +24,15 @@ def text_groups(texts: Mapping[str, Iterable[str]]) -> dict[str, str]:
     owner: dict[str, str] = {}
     for key in sorted(texts):
         for text in texts[key]:
-            words = ' '.join(re.findall(r'\w+', text.casefold()))
+            words = _words(text)
             if not words:
                 continue
             first, second = sorted((root(owner.setdefault(words, key)), root(key)))
             parent[second] = first
     return {key: root(key) for key in texts}
+
+
+def _words(text: str) -> str:
+    """Letters, their marks (vowel signs of Malayalam, Hebrew points) and digits, case folded."""
+    kept = (c if unicodedata.category(c)[0] in 'LMN' else ' ' for c in text.casefold())
+    return ' '.join(''.join(kept).split())

@@ -1,8 +1,8 @@
 """Instruments rendered from the real samples of General MIDI soundfonts.
 
 Each instrument plays three single notes, low to high and soft to loud, and one short phrase (the
-many synthesizers the phrase only); each percussion key one stroke and four. Sounds of one class within a font may share samples, so the
-class is the split unit; fonts share none.
+many synthesizers the phrase only); each percussion key one stroke and four. Sounds of one class
+within a font may share samples, so the class is the split unit; fonts share none.
 """
 
 import collections

@@ -115,7 +115,7 @@ def _read_in_full(
     dropped: collections.Counter,
 ) -> dict[str, tuple[str, str, str]]:
     """The readings whose characters a second are near the median of their language."""
-    rates = {m: len(text) / _seconds(package, m) for m, (_, _, text) in readings.items()}
+    rates = {m: len(text) / max(_seconds(package, m), 0.01) for m, (*_, text) in readings.items()}
     of_language = collections.defaultdict(list)
     for member, (_, language, _) in readings.items():
         of_language[language].append(rates[member])
@@ -133,9 +133,6 @@ def _read_in_full(
 def _seconds(package: Package, member: str) -> float:
     """Duration from the header."""
     try:
-        info = soundfile.info(io.BytesIO(package.read(member)))
+        return soundfile.info(io.BytesIO(package.read(member))).duration
     except soundfile.SoundFileError as error:
         raise ConfigError(f'{package.name}: {member} is not audio: {error}.') from error
-    if not info.frames:
-        raise ConfigError(f'{package.name}: {member} holds no samples.')
-    return info.duration
