@@ -1,0 +1,117 @@
+"""The evaluators as programs: once on a checkpoint, or on every checkpoint as it appears."""
+
+import time
+import urllib.parse
+from collections.abc import Callable
+from typing import Any
+
+from absl import flags
+
+from alm_jax import config as config_lib
+from alm_jax.config import ConfigError
+from alm_jax.evals import result as result_lib
+from alm_jax.load import Model, complete_steps, load
+
+
+def run(evaluator: type) -> None:
+    """Defines the flags of ``python -m alm_jax.evals.<evaluator>`` and runs it.
+
+    Flags are made here and not on import: train.py imports the evaluators and has flags of its own.
+    """
+    flags.DEFINE_string('workdir', '', 'The run to evaluate.')
+    flags.DEFINE_string('checkpoint', '', 'One checkpoint folder, instead of --workdir.')
+    flags.DEFINE_integer('step', None, 'Which checkpoint; the newest complete one when not given.')
+    flags.DEFINE_string(
+        'data', '', 'NAME/config:split; default the test split of the training data.'
+    )
+    flags.DEFINE_string('data_dir', '', 'Where prepared data lies; default $ALM_JAX_DATA.')
+    flags.DEFINE_list('kind', [], 'Kinds of record: sound, instrument, speech. Default sound.')
+    flags.DEFINE_string('name', '', 'Name of the result: evals/NAME/STEP.json.')
+    flags.DEFINE_string('out', '', 'Folder for the results; default the workdir.')
+    flags.DEFINE_bool('watch', False, 'Evaluate every checkpoint until the run has finished.')
+    config_lib.run(lambda argv: _main(evaluator, flags.FLAGS))
+
+
+def _main(evaluator: type, given: Any) -> None:
+    path = given.checkpoint or given.workdir
+    if not path:
+        raise ConfigError('give --workdir RUN, or --checkpoint RUN/checkpoints/STEP.')
+    name = given.name or '_'.join([evaluator.name, *given.kind])
+    evaluate = Evaluation(
+        evaluator,
+        name,
+        data=given.data,
+        data_dir=given.data_dir,
+        kind=given.kind,
+        out=given.out,
+    )
+    if given.watch:
+        watch(path, evaluate)
+    else:
+        evaluate(load(path, given.step))
+
+
+class Evaluation:
+    """One named evaluation of loaded models: writes and prints each result."""
+
+    def __init__(self, evaluator: type, name: str, *, data='', data_dir='', kind=(), out=''):
+        self._make, self._name, self._out = evaluator, name, out
+        self._data, self._data_dir, self._kind = data, data_dir, list(kind)
+        self._evaluator: Any = None
+
+    def __call__(self, model: Model) -> result_lib.EvalResult:
+        """Evaluates ``model``; the config's entry of this name says what is not given here."""
+        if self._evaluator is None:  # kept, so that the next checkpoint compiles nothing
+            self._evaluator = config_lib.call_with(
+                self._make,
+                self._options(model.config),
+                where=f'evals.{self._name}',
+                predictors=model.predictors,
+            )
+        found = self._evaluator.run(model.params, model.extra)
+        out = self._out or model.workdir
+        path = result_lib.write(found, out, self._name, model.step, model.checkpoint_sha256)
+        print(result_lib.table(found, f'{self._name}, step {model.step}, {found.data}'))
+        print(f'  written to {path}', flush=True)
+        return found
+
+    def _options(self, config: config_lib.ConfigDict) -> dict[str, Any]:
+        options = result_lib.evaluator_options(config.evals.get(self._name, {}))
+        options['data'] = self._data or options.get('data') or _test_split(config)
+        options['data_dir'] = self._data_dir or config.data.dir
+        if self._kind:
+            options['where'] = {'kind': self._kind}
+        return options
+
+
+def _test_split(config: config_lib.ConfigDict) -> str:
+    """The test split beside the first dataset or folder the run was trained on."""
+    entry = dict(config.data.train[0])
+    if folder := entry.get('folder'):
+        query = urllib.parse.urlencode({'captions': entry['captions'], 'split': 'test'})
+        return f'folder:{folder}?{query}'
+    return f'{entry["name"].partition(":")[0]}:test'
+
+
+def watch(workdir: str, evaluate: Callable[[Model], Any], poll_seconds: float = 5.0) -> None:
+    """Evaluates each complete checkpoint, oldest first, up to that of the run's last step.
+
+    A checkpoint that the run deletes before it is read is named and left out. Ctrl-C ends it.
+    """
+    seen: set[int] = set()
+    while True:
+        for step in complete_steps(workdir):
+            if step in seen:
+                continue
+            seen.add(step)
+            try:
+                model = load(workdir, step)
+            except (ConfigError, OSError):
+                if step in complete_steps(workdir):
+                    raise
+                print(f'step {step} was deleted before it could be read (config.checkpoint.keep).')
+                continue
+            evaluate(model)
+            if step >= model.config.steps:
+                return
+        time.sleep(poll_seconds)

@@ -1,0 +1,46 @@
+"""The evaluators a config asks for, for use inside the training loop."""
+
+import dataclasses
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from alm_jax import config as config_lib
+from alm_jax.config import ConfigError
+from alm_jax.evals.result import evaluator_options
+from alm_jax.evals.retrieval import Retrieval
+from alm_jax.evals.zero_shot import ZeroShot
+
+EVALUATORS = {'zero_shot': ZeroShot, 'retrieval': Retrieval}
+
+
+@dataclasses.dataclass(frozen=True)
+class Scheduled:
+    """An evaluator, and when: at every ``every``-th step (0 is never) and at the last."""
+
+    every: int
+    evaluator: Any
+
+    def due(self, step: int, last_step: int) -> bool:
+        """Whether it runs after update ``step``."""
+        return step == last_step or (self.every > 0 and step % self.every == 0)
+
+
+def build_evaluators(config: ConfigDict, predictors: Any) -> dict[str, Scheduled]:
+    """Evaluators by the name of their entry in ``config.evals``.
+
+    Raises:
+      ConfigError: an unknown evaluator or option, data that is not there; names the key.
+    """
+    scheduled = {}
+    for name, entry in config.evals.items():
+        where = f'evals.{name}'
+        if 'evaluator' not in entry:
+            raise ConfigError(f'config.{where} lacks evaluator: one of {", ".join(EVALUATORS)}.')
+        make = config_lib.choose(EVALUATORS, entry['evaluator'], where=f'{where}.evaluator')
+        options = {'data_dir': config.data.dir, **evaluator_options(entry)}
+        if 'data' not in options:
+            raise ConfigError(f'config.{where} lacks data: NAME/config:split.')
+        evaluator = config_lib.call_with(make, options, where=where, predictors=predictors)
+        scheduled[name] = Scheduled(int(entry.get('every', 0)), evaluator)
+    return scheduled

@@ -1,0 +1,95 @@
+"""The pictures of the report, as PNG bytes. Figures are made without pyplot: no global state."""
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps, image
+from matplotlib.figure import Figure
+
+from alm_jax.audio import decode, log_mel, presets, resample
+
+_FRONT_END = presets.PRESETS['whisper_80']  # for looking at, whatever the model hears
+_SPECTROGRAM_HEIGHT = 2  # pixels a mel band
+
+
+def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
+    """One small panel a quantity: {name: [(step, value), ...]}."""
+    figure, panels = _panels(len(lines))
+    for axes, (name, points) in zip(panels, lines.items()):
+        steps, values = np.array(points, float).T
+        axes.plot(steps, values, linewidth=1.2)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel('step')
+        axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def scores(results: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> bytes:
+    """Metrics over steps with their 95 % intervals, one panel a metric."""
+    figure, panels = _panels(len(metrics))
+    for axes, metric in zip(panels, metrics):
+        shown = [r for r in results if r['metrics'].get(metric) is not None]
+        steps = [r['step'] or 0 for r in shown]
+        values = [r['metrics'][metric] for r in shown]
+        line = axes.plot(steps, values, marker='o', markersize=4)[0]
+        for step, result in zip(steps, shown):
+            if interval := result['metrics'].get(f'{metric}_ci95'):
+                axes.plot([step, step], interval, color=line.get_color(), alpha=0.5)
+        axes.set_title(metric.replace('_', ' '), fontsize=10)
+        axes.set_xlabel('step')
+        axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+    return _png(figure)
+
+
+def matrix(
+    values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], **names: str
+) -> bytes:
+    """A matrix as a heat map; ``names`` are 'row', 'column' and 'value', the axis labels."""
+    values = np.asarray(values, float)
+    size = 3.5 + 0.17 * max(values.shape)
+    figure = Figure(figsize=(size + 1.5, size), layout='constrained')
+    axes = figure.subplots()
+    drawn = axes.imshow(values, cmap='magma', aspect='auto')
+    axes.set_xticks(range(len(columns)), [_short(c) for c in columns], rotation=90, fontsize=7)
+    axes.set_yticks(range(len(rows)), [_short(r) for r in rows], fontsize=7)
+    axes.set_xlabel(names['column'])
+    axes.set_ylabel(names['row'])
+    figure.colorbar(drawn, ax=axes, shrink=0.6, label=names['value'])
+    return _png(figure)
+
+
+def spectrogram(waveform: np.ndarray, rate: int) -> bytes:
+    """A bare log-mel spectrogram of an int16 clip [n], 80 bands up to 8 kHz, time to the right."""
+    samples = decode.from_pcm16(resample.resample(waveform, rate, _FRONT_END.sampling_rate))
+    mel = log_mel.log_mel(samples[None], _FRONT_END)[0].T[::-1]
+    low, high = mel.min(), mel.max()
+    levels = (mel - low) / max(high - low, 1e-6)
+    pixels = (colormaps['magma'](levels)[..., :3] * 255).astype(np.uint8)
+    every = max(1, pixels.shape[1] // 400)
+    buffer = io.BytesIO()
+    image.imsave(buffer, pixels[:, ::every].repeat(_SPECTROGRAM_HEIGHT, axis=0), format='png')
+    return buffer.getvalue()
+
+
+def _panels(count: int):
+    columns = min(3, count)
+    rows = -(-count // columns)
+    figure = Figure(figsize=(4 * columns, 2.6 * rows), layout='constrained')
+    panels = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in panels[count:]:
+        unused.set_visible(False)
+    return figure, panels
+
+
+def _short(text: str, length: int = 32) -> str:
+    text = text.replace('$', r'\$')  # not mathematics
+    return text if len(text) <= length else text[: length - 1] + '…'
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format='png', dpi=110)
+    return buffer.getvalue()

@@ -1,0 +1,308 @@
+"""One page that shows a run: ``<workdir>/report.html``, with everything inside it.
+
+python -m alm_jax.evals.report --workdir runs/tiny
+
+Curves, scores with intervals, confusion and similarity, ten queries with what they found, to listen
+to and to look at, and the config. The page needs no network and no other file.
+"""
+
+import base64
+import html
+import importlib.resources
+import io
+import json
+import os
+import pathlib
+import string
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import soundfile
+from absl import flags
+
+from alm_jax import config as config_lib
+from alm_jax.audio import resample
+from alm_jax.config import ConfigError
+from alm_jax.evals import pictures, records
+from alm_jax.evals import result as result_lib
+
+HEADLINES = {
+    'zero_shot': ('top1', 'top5', 'macro', 'map', 'unseen_top1'),
+    'retrieval': tuple(
+        f'{metric}_{direction}'
+        for direction in ('text_to_audio', 'audio_to_text')
+        for metric in ('r_at_1', 'r_at_10', 'map_at_10')
+    ),
+}
+_CURVES = 9
+_CLIP_SECONDS = 6.0  # what is heard and seen of a clip
+_AUDIO_RATE = 22050  # Hz
+_SOUND_BYTES = 9_000_000  # of all clips and their spectrograms, so that the page stays under 15 MB
+_STEPS_SHOWN = 12
+
+
+def write_report(workdir: str | os.PathLike, data_dir: str = '') -> pathlib.Path:
+    """Writes ``<workdir>/report.html`` from the run's files.
+
+    Recordings are read from the prepared data; where that is gone the page says so instead.
+
+    Raises:
+      ConfigError: ``workdir`` holds no run.
+    """
+    workdir = pathlib.Path(workdir)
+    if not (workdir / 'config.json').is_file():
+        raise ConfigError(f'{workdir} is no run: it has no config.json.')
+    config = json.loads((workdir / 'config.json').read_text())
+    results = result_lib.read_all(workdir)
+    sections = {
+        'Scores': _scores(results),
+        'Curves': _curves(workdir / 'metrics.jsonl'),
+        'Zero-shot classes': _zero_shot(results),
+        'Retrieval': _similarity(results),
+        'Queries': _queries(results, data_dir or config['data']['dir']),
+        'Config and environment': _files(workdir, 'config.json', 'env.json'),
+    }
+    ids = {title: title.lower().replace(' ', '-') for title in sections}
+    steps = [r['step'] for found in results.values() for r in found if r['step'] is not None]
+    page = importlib.resources.files('alm_jax.evals').joinpath('report.html').read_text()
+    text = string.Template(page).substitute(
+        title=_text(config['name'] or workdir.absolute().name),
+        subtitle=f'alm_jax run, step {max(steps, default=0)} of {config["steps"]}, '
+        f'seed {config["seed"]}. Intervals are 95 %, by resampling source recordings.',
+        links=' '.join(f'<a href="#{ids[title]}">{title}</a>' for title in sections),
+        sections='\n'.join(
+            f'<h2 id="{ids[title]}">{title}</h2>\n{content or "<p>Nothing here yet.</p>"}'
+            for title, content in sections.items()
+        ),
+    )
+    path = workdir / 'report.html'
+    partial = workdir / f'.report.html.{os.getpid()}'
+    partial.write_text(text, encoding='utf-8')
+    os.replace(partial, path)
+    return path
+
+
+def _scores(results: Mapping[str, Sequence[Mapping]]) -> str:
+    parts = []
+    for name, found in results.items():
+        metrics = [m for m in HEADLINES[found[-1]['evaluator']] if m in found[-1]['metrics']]
+        rows = [
+            [_step(result), *(_with_interval(result['metrics'], metric) for metric in metrics)]
+            for result in found[-_STEPS_SHOWN:]
+        ]
+        last = found[-1]
+        classes = f', {last["classes"]} classes' if last['classes'] else ''
+        baselines = ', '.join(
+            f'{key.replace("_", " ")} {value:.3f}' for key, value in last['baselines'].items()
+        )
+        parts += [
+            f'<h3>{_text(name)}</h3>',
+            f'<p class="note">{_text(last["data"])}, {last["n"]} clips{classes}. '
+            f'Without a model: {baselines}.</p>',
+            _table(['step', *(m.replace('_', ' ') for m in metrics)], rows),
+        ]
+        if len(found) > 1:
+            alt = f'{name}: {", ".join(metrics)} over steps, with 95 % intervals'
+            parts.append(_picture(pictures.scores(found, metrics), alt))
+    return '\n'.join(parts)
+
+
+def _curves(path: pathlib.Path) -> str:
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        logged = json.loads(line)
+        for key, value in logged.items():
+            if key.startswith('train/') and value is not None:
+                name = key.removeprefix('train/').replace('_', ' ')
+                lines.setdefault(name, []).append((logged['step'], value))
+    first = ['loss', 'learning rate', 'clips per s', 'data wait']
+    order = [n for n in first if n in lines] + [n for n in lines if n not in first]
+    shown = {name: lines[name] for name in order[:_CURVES]}
+    if not shown:
+        return ''
+    return _picture(pictures.curves(shown), f'Over training steps: {", ".join(shown)}')
+
+
+def _zero_shot(results: Mapping[str, Sequence[Mapping]]) -> str:
+    parts = []
+    for name, found in results.items():
+        tables = found[-1]['tables']
+        if 'confusion' not in tables:
+            continue
+        classes, counts = tables['confusion']['classes'], np.array(tables['confusion']['counts'])
+        share = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        drawn = pictures.matrix(
+            share, classes, classes, row='true class', column='predicted', value='share of the row'
+        )
+        header = [
+            'class',
+            'clips',
+            'recordings',
+            'top-1',
+            'average precision',
+            'most confused with',
+        ]
+        rows = [
+            [
+                _text(c['class']) + (' (unseen)' if c['unseen'] else ''),
+                str(c['n']),
+                str(c['recordings']),
+                f'{c["top1"]:.2f}',
+                f'{c["average_precision"]:.2f}',
+                _text(c['most_confused']),
+            ]
+            for c in tables['per_class']
+        ]
+        alt = f'Confusion matrix of {name}: true classes in rows, predicted in columns'
+        parts += [
+            f'<h3>{_text(name)}, step {_step(found[-1])}</h3>',
+            _picture(drawn, alt),
+            f'<details><summary>Per class</summary>{_table(header, rows)}</details>',
+        ]
+    return '\n'.join(parts)
+
+
+def _similarity(results: Mapping[str, Sequence[Mapping]]) -> str:
+    parts = []
+    for name, found in results.items():
+        if table := found[-1]['tables'].get('similarity'):
+            drawn = pictures.matrix(
+                table['values'],
+                table['captions'],
+                table['clips'],
+                row='caption',
+                column='clip',
+                value='cosine similarity',
+            )
+            parts += [
+                f'<h3>{_text(name)}, step {_step(found[-1])}</h3>',
+                '<p class="note">Clips spread over the labels, each against the captions of the '
+                'others. A perfect model has a bright diagonal.</p>',
+                _picture(drawn, f'Similarity of captions (rows) and clips (columns), {name}'),
+            ]
+    return '\n'.join(parts)
+
+
+def _queries(results: Mapping[str, Sequence[Mapping]], data_dir: str) -> str:
+    budget = _Budget(_SOUND_BYTES)
+    parts = []
+    for name, found in results.items():
+        last = found[-1]
+        if not last['examples']:
+            continue
+        read = _reader(last, data_dir)
+        parts.append(f'<h3>{_text(name)}, step {_step(last)}</h3>')
+        parts.append('<p class="note">A green frame: the clip carries this very caption.</p>')
+        for example in last['examples']:
+            cards = [
+                _card(rank, result, read, budget)
+                for rank, result in enumerate(example['results'], start=1)
+            ]
+            parts.append(f'<h3>“{_text(example["query"])}”</h3>')
+            parts.append(f'<div class="results">{"".join(cards)}</div>')
+    return '\n'.join(parts)
+
+
+class _Budget:
+    """Bytes that may still be embedded."""
+
+    def __init__(self, left: int):
+        self._left = left
+
+    def take(self, count: int) -> bool:
+        self._left -= count
+        return self._left >= 0
+
+
+def _reader(result: Mapping, data_dir: str) -> Callable[[str], tuple[np.ndarray, int]] | None:
+    """Reads the clip of a record id, or None where the data is gone."""
+    options = result['protocol']['options']
+    try:
+        source = records.open_sorted(options['data'], data_dir, options['where'])
+    except ConfigError:
+        return None
+    row_of = {str(record_id): row for row, record_id in enumerate(source.columns['id'])}
+
+    def read(record_id: str) -> tuple[np.ndarray, int]:
+        record = source[row_of[record_id]]
+        return record['audio'][: int(_CLIP_SECONDS * record['rate'])], record['rate']
+
+    return read
+
+
+def _card(rank: int, result: Mapping, read, budget: _Budget) -> str:
+    caption = _text(result['caption'])
+    sound = '<p class="note">The recording is not on this machine any more.</p>'
+    if read is not None:
+        waveform, rate = read(result['id'])
+        drawn, heard = pictures.spectrogram(waveform, rate), _mp3(waveform, rate)
+        sound = '<p class="note">Left out: the page would be too large.</p>'
+        if budget.take((len(drawn) + len(heard)) * 4 // 3):
+            image = _picture(drawn, f'Spectrogram of {result["caption"]}')
+            uri = base64.b64encode(heard).decode()
+            sound = f'{image}<audio controls src="data:audio/mpeg;base64,{uri}"></audio>'
+    kind = 'result relevant' if result['relevant'] else 'result'
+    return (
+        f'<div class="{kind}"><b>{rank}.</b> {caption} <span class="interval">'
+        f'{result["score"]:.3f}</span>{sound}<div class="note">{_text(result["id"])}</div></div>'
+    )
+
+
+def _mp3(waveform: np.ndarray, rate: int) -> bytes:
+    """An int16 clip as MP3: the one compressed format that every browser and phone plays."""
+    buffer = io.BytesIO()
+    soundfile.write(
+        buffer, resample.resample(waveform, rate, _AUDIO_RATE), _AUDIO_RATE, format='MP3'
+    )
+    return buffer.getvalue()
+
+
+def _files(workdir: pathlib.Path, *names: str) -> str:
+    parts = []
+    for path in (workdir / name for name in names):
+        if path.is_file():
+            content = _text(path.read_text())
+            parts.append(f'<details><summary>{path.name}</summary><pre>{content}</pre></details>')
+    return '\n'.join(parts)
+
+
+def _with_interval(metrics: Mapping[str, Any], metric: str) -> str:
+    value, interval = metrics.get(metric), metrics.get(f'{metric}_ci95')
+    if value is None:
+        return ''
+    spread = f' [{interval[0]:.3f}, {interval[1]:.3f}]' if interval else ''
+    return f'{value:.3f}<span class="interval">{spread}</span>'
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = ''.join(f'<th>{_text(name)}</th>' for name in header)
+    body = ''.join(f'<tr>{"".join(f"<td>{cell}</td>" for cell in row)}</tr>' for row in rows)
+    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
+
+
+def _picture(png: bytes, alt: str) -> str:
+    uri = base64.b64encode(png).decode()
+    return f'<img alt="{_text(alt)}" src="data:image/png;base64,{uri}">'
+
+
+def _step(result: Mapping) -> str:
+    return 'final' if result['step'] is None else str(result['step'])
+
+
+def _text(text: str) -> str:
+    return html.escape(str(text))
+
+
+def main(argv: list[str]) -> None:
+    """See the head of this file."""
+    del argv
+    if not flags.FLAGS.workdir:
+        raise ConfigError('give --workdir RUN.')
+    print(f'report: {write_report(flags.FLAGS.workdir, flags.FLAGS.data_dir)}')
+
+
+if __name__ == '__main__':
+    flags.DEFINE_string('workdir', '', 'The run to show.')
+    flags.DEFINE_string('data_dir', '', 'Where prepared data lies; default $ALM_JAX_DATA.')
+    config_lib.run(main)
