@@ -175,7 +175,7 @@ def _of_instrument(clip: Clip, rng: np.random.Generator) -> list[str]:
 
 
 def _what_is_played(tags: tuple[str, ...]) -> str:
-    """('low', 'C sharp', 'soft') -> 'a soft low C sharp'; ('one stroke', 'loud') -> 'a loud ...'."""
+    """('low', 'C sharp', 'soft') -> 'a soft low C sharp'; () -> ''."""
     if not tags:
         return ''
     dynamic = next((tag for tag in tags if tag in _DYNAMICS), '')
