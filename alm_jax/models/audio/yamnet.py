@@ -30,35 +30,33 @@ HE = nn.initializers.variance_scaling(2.0, 'fan_in', 'truncated_normal')
 
 
 class _Conv(nn.Module):
-    """3 x 3 convolution, frozen batch norm, ReLU; ``width`` None is depthwise."""
+    """A convolution, frozen batch norm, ReLU.
 
-    stride: int
-    width: int | None
-    dtype: DTypeLike
+    Attributes:
+      kind: 'full' 3 x 3, 'depthwise' 3 x 3, or 'pointwise' 1 x 1, whose kernel is [in, out].
+      width: channels of the result.
+    """
+
+    kind: str
+    width: int
+    stride: int = 1
+    dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
-        shape = (3, 3, 1, self.width or x.shape[-1])
+        shape = (x.shape[-1], self.width)
+        if self.kind != 'pointwise':
+            shape = (3, 3, 1, self.width)
         kernel = self.param('kernel', HE, shape).astype(self.dtype)
-        if self.width is None:
+        if self.kind == 'depthwise':
             x = depthwise_conv(x, kernel, self.stride)
+        elif self.kind == 'pointwise':
+            x = (x.reshape(-1, shape[0]) @ kernel).reshape(*x.shape[:-1], self.width)
         else:
             strides = (self.stride, self.stride)
             numbers = ('NHWC', 'HWIO', 'NHWC')
             x = lax.conv_general_dilated(x, kernel, strides, 'SAME', dimension_numbers=numbers)
         return jax.nn.relu(FrozenBatchNorm(1e-4, name='norm')(x))
-
-
-class _Pointwise(nn.Module):
-    """1 x 1 convolution as a matrix product, frozen batch norm, ReLU."""
-
-    width: int
-    dtype: DTypeLike
-
-    @nn.compact
-    def __call__(self, x):
-        dense = Dense(self.width, use_bias=False, dtype=self.dtype, kernel_init=HE, name='conv')
-        return jax.nn.relu(FrozenBatchNorm(1e-4, name='norm')(dense(x)))
 
 
 class YamNet(nn.Module):
@@ -87,7 +85,8 @@ class YamNet(nn.Module):
         Returns:
           'pooled' float32 [b, 1024], mean embedding of a clip's patches; 'frames' float32
           [b, p, 1024], patch embeddings; 'frame_mask' bool [b, p]; 'logits' float32 [b, p, 521];
-          'patches' [b, p, 96, 64], what the network sees; 'layer1' .. 'layer14' [b * p, h, w, c].
+          'patches' [b, p, 96, 64], what the network sees; 'layer1' .. 'layer14_pointwise'
+          [b * p, h, w, c], every layer's output.
 
         Raises:
           ValueError: when mel_btf has not 64 bins.
@@ -98,10 +97,15 @@ class YamNet(nn.Module):
         outputs = {'patches': self._patches(mel_btf, num_frames_b)}
         b, p = outputs['patches'].shape[:2]
         x = outputs['patches'].reshape(b * p, PATCH_FRAMES, MEL_BINS, 1).astype(self.dtype)
-        x = outputs['layer1'] = _Conv(2, STEM_WIDTH, self.dtype, name='layer1')(x)
+        x = outputs['layer1'] = _Conv('full', STEM_WIDTH, 2, self.dtype, name='layer1')(x)
         for i, (stride, width) in enumerate(BLOCKS, start=2):
-            x = _Conv(stride, None, self.dtype, name=f'layer{i}_depthwise')(x)
-            x = outputs[f'layer{i}'] = _Pointwise(width, self.dtype, name=f'layer{i}_pointwise')(x)
+            name = f'layer{i}'
+            depthwise = _Conv(
+                'depthwise', x.shape[-1], stride, self.dtype, name=name + '_depthwise'
+            )
+            pointwise = _Conv('pointwise', width, 1, self.dtype, name=name + '_pointwise')
+            x = outputs[name + '_depthwise'] = depthwise(x)
+            x = outputs[name + '_pointwise'] = pointwise(x)
         frames = jnp.mean(x.astype(jnp.float32), axis=(1, 2)).reshape(b, p, -1)
         mask = windows.window_mask(num_frames_b, p, PATCH_FRAMES, self.patch_hop)
         return outputs | {

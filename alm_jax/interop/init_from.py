@@ -1,0 +1,133 @@
+"""Starting parts of a model from other weights: ``config.init_from``."""
+
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import safetensors
+from safetensors import numpy as safetensors_numpy
+
+from alm_jax import config as config_lib
+from alm_jax.interop import name_tables, packaged_weights
+from alm_jax.training.param_names import flatten_canonical, unflatten_canonical
+
+PACKAGED = 'packaged:'
+EXTRA = 'batch_stats/'  # prefix, in weight files, of names that live in that collection of extra
+
+
+@dataclasses.dataclass
+class Report:
+    """What ``initialise`` did; names are canonical and start with the part ('audio/...').
+
+    Attributes:
+      loaded: names set from weights.
+      missing: names of an initialised part that the weights lack; they keep their random start.
+      unused: names in the weights that the part has no place for.
+      scratch: part -> why its weights cannot be had; the part keeps its random start.
+    """
+
+    loaded: list[str] = dataclasses.field(default_factory=list)
+    missing: list[str] = dataclasses.field(default_factory=list)
+    unused: list[str] = dataclasses.field(default_factory=list)
+    scratch: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def __str__(self) -> str:
+        lines = [f'init_from: {len(self.loaded)} arrays loaded.']
+        lines += [f'  {name}: not in the weights, starts from scratch' for name in self.missing]
+        lines += [f'  {name}: in the weights, not in the model' for name in self.unused]
+        lines += [f'  {part} STARTS FROM SCRATCH: {why}' for part, why in self.scratch.items()]
+        return '\n'.join(lines)
+
+
+def initialise(
+    params: Any, extra: Any, spec: Mapping[str, str], data_dir: pathlib.Path
+) -> tuple[Any, Any, Report]:
+    """Replaces parts of a model by pretrained weights.
+
+    Args:
+      params: parameter tree whose first level are the parts; jax or numpy arrays. Stacked layers
+        are matched by their canonical names.
+      extra: other collections ({'batch_stats': {part: ...}}), or {}.
+      spec: part -> 'packaged:yamnet', 'packaged:minilm', a safetensors file, or a folder with
+        model.safetensors, in our names or those of a Hugging Face BertModel.
+      data_dir: where packaged weights are cached.
+
+    Returns:
+      (params, extra, report): new trees of the same structure, dtypes and shardings.
+
+    Raises:
+      ConfigError: an unknown part, an unreadable file, weights of which no name fits, or a shape
+        that differs, naming the parameter.
+    """
+    report = Report()
+    flat = flatten_canonical(params)
+    flat |= {EXTRA + key: v for key, v in flatten_canonical(extra.get('batch_stats', {})).items()}
+    for part, source in spec.items():
+        config_lib.choose(params, part, where='init_from')
+        try:
+            weights = _read(source, data_dir)
+        except packaged_weights.WeightsUnavailable as error:
+            report.scratch[part] = str(error)
+            continue
+        flat |= _fitting(flat, _under(part, weights), part, source, report)
+    statistics = {k.removeprefix(EXTRA): v for k, v in flat.items() if k.startswith(EXTRA)}
+    params = _like(params, {k: v for k, v in flat.items() if not k.startswith(EXTRA)})
+    if statistics:
+        extra = dict(extra) | {'batch_stats': _like(extra['batch_stats'], statistics)}
+    return params, extra, report
+
+
+def _under(part: str, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """'layer1/...' -> 'audio/layer1/...', 'batch_stats/layer1/...' -> 'batch_stats/audio/...'."""
+
+    def name(key):
+        prefix = EXTRA if key.startswith(EXTRA) else ''
+        return f'{prefix}{part}/{key.removeprefix(EXTRA)}'
+
+    return {name(key): value for key, value in weights.items()}
+
+
+def _fitting(flat, weights, part, source, report) -> dict[str, np.ndarray]:
+    """The weights that the model has a place for; the rest goes into the report."""
+    ours = {name for name in flat if name.removeprefix(EXTRA).startswith(part + '/')}
+    found = [name for name in weights if name in ours]
+    if not found:
+        raise config_lib.ConfigError(
+            f'config.init_from.{part}: no name in {source} fits the model. It has '
+            f'{next(iter(weights), "nothing")}, the model {min(ours)}; is it another architecture?'
+        )
+    for name in found:
+        if weights[name].shape != flat[name].shape:
+            raise config_lib.ConfigError(
+                f'config.init_from.{part}: {name} has shape {weights[name].shape} in {source} and '
+                f'{flat[name].shape} in the model; set config.model.{part} to the same size.'
+            )
+    report.loaded += found
+    report.missing += sorted(ours.difference(found))
+    report.unused += [name for name in weights if name not in ours]
+    return {name: weights[name].astype(flat[name].dtype) for name in found}
+
+
+def _read(source: str, data_dir: pathlib.Path) -> dict[str, np.ndarray]:
+    if source.startswith(PACKAGED):
+        path = packaged_weights.fetch(source.removeprefix(PACKAGED), data_dir)
+    else:
+        path = pathlib.Path(source).expanduser()
+    file = path / 'model.safetensors' if path.is_dir() else path
+    try:
+        weights = safetensors_numpy.load_file(file)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise config_lib.ConfigError(f'init_from: {file} cannot be read: {error}.') from error
+    return name_tables.from_bert(weights)
+
+
+def _like(tree: Any, flat: Mapping[str, Any]) -> Any:
+    """The tree with these leaves, every one placed as the leaf it replaces."""
+
+    def place(new, old):
+        return jax.device_put(new, old.sharding) if isinstance(old, jax.Array) else np.asarray(new)
+
+    return jax.tree.map(place, unflatten_canonical(flat, like=tree), tree)
