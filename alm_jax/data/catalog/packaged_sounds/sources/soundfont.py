@@ -22,6 +22,7 @@ from alm_jax.data.catalog.packaged_sounds.sources import general_midi
 
 _RATE = 32_000
 _TAIL = 0.8  # seconds after the last note is released
+_FADE = 0.1  # seconds at the end of the tail, for what still sounds
 _SILENCE = 1e-4  # of full scale: what is below at the end is cut
 _GAIN_DB = -6.0  # the loudest score of either font then peaks at 0.7
 _DRUM_BANK, _DRUM_CHANNEL = 128, 9
@@ -191,7 +192,7 @@ def render(synth, font_id: int, score: Score) -> np.ndarray:
     """
     drums = score.bank == _DRUM_BANK
     channel = _DRUM_CHANNEL if drums else 0
-    synth.sounds_off(channel)
+    synth.sounds_off()
     synth.generate(_RATE // 10)
     synth.program_select(channel, font_id, score.bank, score.program, drums)
     parts = []
@@ -203,6 +204,8 @@ def render(synth, font_id: int, score: Score) -> np.ndarray:
             synth.noteoff(channel, key)
     parts.append(_play(synth, _TAIL))
     x = np.concatenate(parts)
+    fade = round(_FADE * _RATE)
+    x[-fade:] *= np.linspace(1.0, 0.0, fade, dtype=np.float32)
     x = x[: np.flatnonzero(np.abs(x) > _SILENCE).max(initial=0) + 1]
     return x / max(1.0, float(np.abs(x).max()))
 
