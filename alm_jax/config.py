@@ -281,6 +281,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     def parse(argv: list[str]) -> list[str]:
         try:
             _load_config_file(argv)
+            flags.FLAGS.set_default('verbosity', -1)  # warnings; absl's own default tells of probes
             return flags.FLAGS(argv)
         except AttributeError as error:
             keys = [arg.split('=')[0].lstrip('-') for arg in argv if arg.startswith('--config.')]

