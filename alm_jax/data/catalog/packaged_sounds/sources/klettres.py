@@ -44,12 +44,13 @@ def clips(
             read=functools.partial(reading.read_audio, package, member),
             kind='speech',
             group='klettres/' + groups[text],
-            title=f'{kind} {text}',
+            title=f'the {kind} {text}',
             tags=(kind,),
             licence='GPL-2.0-or-later',
             author='KLettres contributors',
             language=locale.replace('_', '-'),
             transcript=text,
+            translation='' if locale.startswith('en') else f'the {kind} {text}',
         )
 
 
