@@ -21,7 +21,7 @@ _SOUND = (
     'One can hear {}.',
     'We hear {}.',
     '{} can be heard.',
-    '{} in a short recording.',
+    'A short recording of {}.',
     '{}.',
 )
 _INSTRUMENT = (
@@ -149,7 +149,8 @@ def noun_phrase(title: str) -> str:
 
 def _of_sound(clip: Clip, rng: np.random.Generator) -> list[str]:
     phrase = clip.phrase or noun_phrase(clip.title)
-    return [_filled(t, phrase) for t in _draw(_SOUND, rng)] + _of_class(clip, rng)
+    of_title = [template.format(phrase) for template in _draw(_SOUND, rng)]
+    return of_title + _of_class(clip, rng)
 
 
 def _of_class(clip: Clip, rng: np.random.Generator) -> list[str]:
@@ -203,10 +204,6 @@ def _is_english(language: str) -> bool:
 def _draw(items: tuple[str, ...], rng: np.random.Generator, count: int = 2) -> list[str]:
     """``count`` different items."""
     return [items[i] for i in rng.permutation(len(items))[:count]]
-
-
-def _filled(template: str, phrase: str) -> str:
-    return template.format(phrase)
 
 
 def _capitalised(sentence: str) -> str:

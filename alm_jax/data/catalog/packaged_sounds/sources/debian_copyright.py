@@ -12,6 +12,7 @@ _SPDX = {
     'CC0': 'CC0-1.0',
     'GPL-2': 'GPL-2.0-only',
     'GPL-2+': 'GPL-2.0-or-later',
+    'GPL-3': 'GPL-3.0-only',
     'GPL-3+': 'GPL-3.0-or-later',
     'free-art': 'LAL-1.3',
 }
@@ -49,4 +50,4 @@ def find(statements: list[Statement], path: str) -> Statement:
 
 def _holder(line: str) -> str:
     """'2014-2016 Jane Doe <jane@x.org>' -> 'Jane Doe'."""
-    return re.sub(r'^[\d\s,-]*(?:by\s+)?|\s*<[^>]*>', '', line.strip()).strip(' "')
+    return re.sub(r'^[\d\s,-]*(?:by\s+)?|\s*<[^>]*>', '', line.strip()).strip()

@@ -57,7 +57,8 @@ _RULES = (
     ('Helicopter', 'a helicopter', 'aircraft'),
     ('.*pull away with horn', 'a truck starting and pulling away with its horn', 'engine'),
     ('Truck/old bus start.*', 'a truck or old bus starting and pulling away', 'engine'),
-    ('(Modern|Old) bus start', r'the engine of an \1 bus starting', 'engine'),
+    ('Modern bus start', 'the engine of a modern bus starting', 'engine'),
+    ('Old bus start', 'the engine of an old bus starting', 'engine'),
     ('Applause', 'applause from an audience', 'applause'),
     ('Oooh sound', 'a voice saying oooh', ''),
     ('Splat.*', 'a splat of construction', ''),
@@ -85,11 +86,13 @@ _RULES = (
     ('Toyland: Propeller plane take off', 'a toy propeller plane taking off', 'aircraft'),
     ('Toyland: Jet take off', 'a comic jet taking off', 'aircraft'),
     (r'Toyland: Comedy (bus|truck) start.*', r'a comic \1 starting', 'engine'),
-    ('(Maglev|Monorail) train station departure', r'a \1 train departing from a station', 'train'),
+    ('Maglev train.*', 'a magnetic levitation train departing from a station', 'train'),
+    ('Monorail train.*', 'a monorail train departing from a station', 'train'),
     (r'Tropical: Bird.*', 'a tropical bird', 'bird song'),
     ('Tropical: Lion roar', 'a lion roaring', 'big cat'),
     ('Tropical: Monkeys', 'monkeys in the tropics', 'monkey'),
-    ('Toyland: (Road vehicle|Train) breakdown', r'a toy \1 breaking down', ''),
+    ('Toyland: Road vehicle breakdown', 'a toy vehicle breaking down', ''),
+    ('Toyland: Train breakdown', 'a toy train breaking down', ''),
     ('Good Year', 'a cheerful chime for a good year', ''),
     ('Bad Year', 'a sad tune for a bad year', ''),
 )
@@ -181,8 +184,8 @@ def _original(description: str, title: str) -> str:
 
 
 def _author(description: str) -> str:
-    match = re.search(r'(?:"\.|"|\)) (?:By|by) "?([^".]+)"?', description)
-    return match[1] if match else ''
+    match = re.search(r'\b[Bb]y (?:"([^"]+)"|([^."]+))', description)
+    return (match[1] or match[2]).strip() if match else ''
 
 
 def _licence(description: str) -> str:

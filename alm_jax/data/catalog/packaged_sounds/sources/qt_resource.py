@@ -1,10 +1,11 @@
 """Qt's binary resource format (.rcc): a tree of named files in one container.
 
-Layout (qtbase/src/corelib/io/qresource.cpp): 'qres', then big-endian uint32 version, and the
-offsets of tree, data and names. A tree node is a uint32 name offset, uint16 flags and, for a folder,
-uint32 count and uint32 first child; for a file, uint16 territory, uint16 language, uint32 data
-offset; from version 2 on, uint64 time. A name is a uint16 length, a uint32 hash and UTF-16; data is
-a uint32 length and bytes, compressed ones being a uint32 plain length and a zlib stream.
+Layout (qtbase/src/corelib/io/qresource.cpp), big endian: 'qres', then uint32 version and the
+offsets of tree, data and names. A tree node is a uint32 name offset, uint16 flags and, for a
+folder, uint32 count and uint32 first child; for a file, uint16 territory, uint16 language and
+uint32 data offset; from version 2 on, uint64 time. A name is a uint16 length, a uint32 hash and
+UTF-16; data is a uint32 length and bytes, compressed ones being a uint32 plain length and a zlib
+stream.
 """
 
 import struct

@@ -20,6 +20,7 @@ def first(rules: Sequence[tuple[str, ...]], title: str) -> Rule:
         if match:
             found = Rule(*rule)
             phrase = re.sub(r'[-_]', ' ', match.expand(found.phrase))
+            phrase = re.sub(r'\ba (?=[aeiou])', 'an ', phrase)
             return Rule(found.pattern, phrase, found.label)
     return Rule('', '')
 

@@ -35,7 +35,7 @@ _RULES = (
     ('elec_(.*)', r'an electronic \1', ''),
     ('glitch_(.*)', r'a glitch of \1', ''),
     ('loop_3d_printer', 'a 3d printer at work', 'machine'),
-    ('loop_(.*)', r'a music loop, \1', ''),
+    ('loop_(.*)', r'a music loop called \1', ''),
     ('mehackit_phone.*', 'sounds made on a phone', ''),
     ('mehackit_robot.*', 'a robot', ''),
     ('misc_burp', 'a burp', 'burp'),
