@@ -46,7 +46,7 @@ class SmallSounds(tfds.core.GeneratorBasedBuilder):
 
     def _info(self):
         text = tfds.features.Text()
-        features = {name: text for name in TEXT}
+        features = dict.fromkeys(TEXT, text)
         features['audio'] = tfds.features.Scalar(np.object_)
         features |= {'rate': np.int32, 'num_samples': np.int64, 'duration': np.float32}
         features |= {name: tfds.features.Sequence(text) for name in ('captions', 'tags')}
