@@ -78,5 +78,5 @@ def clips(
             licence=stated.licence,
             label=played.replace('tom tom', 'tom-tom') or rule.label,
             author=stated.author,
-            phrase=rule.phrase,
+            phrase='' if played else rule.phrase,
         )
