@@ -43,9 +43,6 @@ SOURCES = (
     'fillets',
     'klettres',
 )
-SOURCES = tuple(
-    s for s in SOURCES if (pathlib.Path(__file__).parent / 'sources' / f'{s}.py').exists()
-)  # TODO
 _CHUNK = 200  # clips
 _PROCESSES = 2
 _SHORTEST = 0.02  # seconds
