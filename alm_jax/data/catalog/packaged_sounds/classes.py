@@ -20,7 +20,8 @@ class ClassInfo:
     Attributes:
       phrases: what is heard, lower case, without a full stop ('a dog barks').
       audioset: AudioSet display names of the same sound, nearest first; () where it has none.
-      audioset_parent: display name of the parent of the first in the AudioSet ontology.
+      audioset_parent: display name of the parent of the first in the AudioSet ontology
+        (https://github.com/audioset/ontology), or one of them where it has several.
       synonyms: other words for the sound or for what makes it.
       unseen: whether the class is kept out of the training captions.
     """
@@ -34,7 +35,6 @@ class ClassInfo:
 
 # Display names that differ from the label; other instruments have none of their own.
 _AUDIOSET_INSTRUMENTS = {
-    'acoustic guitar': 'Acoustic guitar',
     'bell': 'Bell',
     'double bass': 'Double bass',
     'drum kit': 'Drum kit',

@@ -63,7 +63,7 @@ _RULES = (
     ('Oooh sound', 'a voice saying oooh', ''),
     ('Splat.*', 'a splat of construction', ''),
     ('Jackhammer', 'a jackhammer', 'jackhammer'),
-    ('Modern car horn', 'a modern car horn', 'car horn'),
+    ('Modern car horn', 'a modern car horn', ''),
     ('Sheep', 'sheep bleating', 'sheep'),
     ('Cow', 'a cow mooing', 'cow'),
     ('Horse', 'a horse neighing', 'horse'),
