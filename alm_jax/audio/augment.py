@@ -47,7 +47,7 @@ def time_shift(
 def add_noise(
     key: jax.Array, x_bn: jax.Array, num_samples_b: jax.Array, snr_db: Sequence[float]
 ) -> jax.Array:
-    """Adds white noise at a signal-to-noise ratio uniform in ``snr_db`` = (low, high) dB.
+    """Adds white Gaussian noise at a signal-to-noise ratio uniform in ``snr_db`` = (low, high) dB.
 
     The ratio is that of the mean powers over the clip as drawn, so it is met exactly. A silent clip
     stays silent.
@@ -57,8 +57,7 @@ def add_noise(
     low, high = snr_db
     noise_key, ratio_key = jax.random.split(key)
     num_rows, length = x_bn.shape
-    # Uniform noise is as white as Gaussian noise and takes a third of the time to draw.
-    noise = jax.random.uniform(noise_key, x_bn.shape, minval=-1.0, maxval=1.0)
+    noise = jax.random.normal(noise_key, x_bn.shape)
     noise = jnp.where(_valid(length, num_samples_b), noise, 0.0)
     ratio_db = jax.random.uniform(ratio_key, (num_rows, 1), minval=low, maxval=high)
     signal_energy = jnp.sum(x_bn**2, axis=1, keepdims=True)

@@ -1,0 +1,70 @@
+"""The constants and their hash."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alm_jax.audio.presets import PRESETS, front_end_sha256
+
+
+@pytest.mark.parametrize('preset', PRESETS)
+def test_a_preset_bears_its_name(preset):
+    assert PRESETS[preset].name == preset
+
+
+@pytest.mark.parametrize(
+    ('preset', 'num_samples', 'frames'),
+    [
+        ('clap', 480_000, 1001),
+        ('whisper_80', 480_000, 3000),
+        ('whisper_128', 80_159, 500),
+        ('fbank', 160_000, 998),
+        ('yamnet', 15_600, 96),  # the 0.975 s patch of the published model
+        ('yamnet', 399, 1),
+        ('clap', 1, 1),
+        ('whisper_80', 1, 1),
+    ],
+)
+def test_num_frames(preset, num_samples, frames):
+    front_end = PRESETS[preset]
+    assert front_end.num_frames(num_samples) == frames
+    np.testing.assert_array_equal(front_end.num_frames(np.array([num_samples] * 2)), frames)
+    np.testing.assert_array_equal(jax.jit(front_end.num_frames)(jnp.array([num_samples])), frames)
+
+
+def test_the_hash_changes_with_every_constant_and_with_the_context():
+    front_end = PRESETS['fbank']
+    changed = {
+        field.name: dataclasses.replace(front_end, **{field.name: 0})
+        for field in dataclasses.fields(front_end)
+    }
+    for name in ('power', 'dynamic_range'):
+        changed[name] = dataclasses.replace(front_end, **{name: 1})
+    hashes = {front_end_sha256(each) for each in changed.values()}
+    hashes |= {front_end_sha256(front_end), front_end_sha256(front_end, seconds=5.0)}
+    hashes |= {front_end_sha256(front_end, seconds=10.0)}
+    # centred and drop_last are False already, so 0 leaves the value but not its JSON.
+    assert len(hashes) == len(changed) + 3
+
+
+def test_the_hash_does_not_depend_on_the_order_of_the_context():
+    front_end = PRESETS['clap']
+    assert front_end_sha256(front_end, a=1, b=2) == front_end_sha256(front_end, b=2, a=1)
+
+
+@pytest.mark.parametrize(
+    ('preset', 'sha256'),
+    [
+        ('clap', 'dde10c56d7593f8dbbcbad9f4ca1ac6bc31217603afc43288b14735ccc54fb28'),
+        ('whisper_80', '9c2b7eb688d88b66c9b8c9d2dc70378b6d406c08926db4927524b0b8f0427f56'),
+        ('whisper_128', '224c32ff2e0950d8d62868fb7fc8ec1de4b1e5948c4f232b1a2ba6c5580966cb'),
+        ('fbank', '56e39c1c0c235986d62b80bd67c98ef441000d6a1c26599948b4815e47fba790'),
+        ('yamnet', 'f4abc8acd31f673dd48e5f5948233501fdafb1eda74d2d2b87405a619b98e024'),
+    ],
+)
+def test_the_constants_are_pinned(preset, sha256):
+    """A published score names its front end by this hash."""
+    assert front_end_sha256(PRESETS[preset]) == sha256
