@@ -66,7 +66,7 @@ class PackagedSounds(tfds.core.GeneratorBasedBuilder):
 
     def _split_generators(self, dl_manager) -> dict:
         placed = self._placed
-        return {name: _examples(p for p in placed if p.split == name) for name in splits.SPLITS}
+        return {name: _examples([p for p in placed if p.split == name]) for name in splits.SPLITS}
 
     def _generate_examples(self):
         raise NotImplementedError('The splits come ready from _split_generators.')
