@@ -106,7 +106,7 @@ def _sentence(text: str) -> str:
 
 def _clause(caption: str) -> str:
     """A sentence as part of a longer one: 'A dog barks.' -> 'a dog barks'."""
-    text = caption.strip().rstrip('.!?').replace('."', '"').rstrip(' ')
+    text = re.sub(r'\.(["\'])$', r'\1', caption.strip().rstrip('.!?'))
     first = text.split()[0].rstrip(',') if text else ''
     keeps = first in _KEEPS_CAPITAL or first.startswith("I'") or first[1:] != first[1:].lower()
     return text if keeps else text[:1].lower() + text[1:]

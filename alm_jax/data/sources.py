@@ -258,7 +258,7 @@ def _cached_columns(cache, shards, records) -> dict[str, np.ndarray]:
     stats = [(path.name, path.stat()) for path in shards]
     made_from = repr([(name, stat.st_size, stat.st_mtime_ns) for name, stat in stats])
     try:
-        with np.load(cache, allow_pickle=False) as saved:
+        with open(cache, 'rb') as file, np.load(file, allow_pickle=False) as saved:
             if str(saved['made_from']) == made_from:
                 return {name: saved[name] for name in record.COLUMNS}
     except (OSError, KeyError, ValueError, EOFError, zipfile.BadZipFile):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
 TEXT = ('caption_own', 'label', 'kind', 'language', 'transcript', 'package', 'source', 'licence')
 TEXT += ('author', 'recording_id', 'id', 'group')
@@ -41,6 +42,7 @@ def small_record(index: int) -> dict:
 class SmallSounds(tfds.core.GeneratorBasedBuilder):
     """Forty tones: 33 in train, over several shards, and 7 in test."""
 
+    code_path = epath.Path(__file__)  # tfds would look for it in a package; tests are none
     VERSION = tfds.core.Version('1.0.0')
     BUILDER_CONFIGS = (tfds.core.BuilderConfig(name='small'),)
 
@@ -61,6 +63,12 @@ class SmallSounds(tfds.core.GeneratorBasedBuilder):
     def _records(self, indices):
         for index in indices:
             yield index, small_record(index)
+
+
+@pytest.fixture(scope='session')
+def small_records():
+    """What small_data_dir holds: 33 records of train, 7 of test."""
+    return [small_record(index) for index in range(40)]
 
 
 @pytest.fixture(scope='session')
