@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 # Keys whose content is checked by the code that builds it (call_with), not against base().
@@ -270,6 +270,8 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     """
 
     def guarded(argv: list[str]) -> int | None:
+        if not flags.FLAGS['verbosity'].present:
+            logging.set_verbosity(logging.WARNING)  # jax tells of every backend it looks for
         try:
             return main(argv)
         except ConfigError as error:
@@ -281,7 +283,6 @@ def run(main: Callable[[list[str]], int | None]) -> None:
     def parse(argv: list[str]) -> list[str]:
         try:
             _load_config_file(argv)
-            flags.FLAGS.set_default('verbosity', -1)  # warnings; absl's own default tells of probes
             return flags.FLAGS(argv)
         except AttributeError as error:
             keys = [arg.split('=')[0].lstrip('-') for arg in argv if arg.startswith('--config.')]

@@ -69,9 +69,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
             params, extra, config.init_from, location.data_dir(config.data.dir)
         )
         say(str(told))
-        start = jax.jit(state.create, static_argnums=2, out_shardings=everywhere)(
-            params, extra, adamw
-        )
+        create = jax.jit(lambda p, e: state.create(p, e, adamw), out_shardings=everywhere)
+        start = create(params, extra)
         del params, extra
     say(f'state: {restored_from or "init_from" * bool(config.init_from) or "scratch"}')
     counts = {True: 0, False: 0}
