@@ -16,6 +16,7 @@ from alm_jax.models.two_tower import build_two_tower
 from alm_jax.objectives import contrastive
 from alm_jax.tasks.predictors import Predictors
 from alm_jax.text.tokenizer import Tokenizer
+from alm_jax.training.sharding import DATA
 
 MODELS = {'two_tower': build_two_tower}
 OBJECTIVES = {
@@ -143,7 +144,7 @@ class ContrastiveTask:
         log_mel = functools.partial(log_mel_device, front_end=self.front_end)
         if self._mesh is None:
             return log_mel(x_bn)
-        rows = PartitionSpec('data')
+        rows = PartitionSpec(DATA)
         return jax.shard_map(log_mel, mesh=self._mesh, in_specs=rows, out_specs=rows)(x_bn)
 
     def _embed_windows(self, params, extra, pcm, num_samples):

@@ -19,6 +19,7 @@ from alm_jax.audio.decode import to_pcm16
 from alm_jax.audio.resample import resample
 from alm_jax.audio.windows import windows
 from alm_jax.text.tokenizer import Tokenizer
+from alm_jax.training.sharding import DATA
 
 ROWS = 32  # of a batch, on each device
 
@@ -110,7 +111,7 @@ class Predictors:
         """``embed``, each device on its own ``ROWS`` rows."""
         if self.mesh is None:
             return jax.jit(embed)
-        whole, rows = PartitionSpec(), PartitionSpec('data')
+        whole, rows = PartitionSpec(), PartitionSpec(DATA)
         return jax.jit(
             jax.shard_map(
                 embed, mesh=self.mesh, in_specs=(whole, whole, rows, rows), out_specs=rows
@@ -123,7 +124,7 @@ class Predictors:
         """(owner, embedding [d]) of every item (owner, array, array), in order."""
         where = self.mesh and jax.sharding.NamedSharding(self.mesh, PartitionSpec())
         params, extra = jax.device_put((params, extra), where)  # once, not with every batch
-        rows = ROWS * (self.mesh.shape['data'] if self.mesh else 1)
+        rows = ROWS * (self.mesh.shape[DATA] if self.mesh else 1)
         while batch := list(itertools.islice(items, rows)):
             owners, *columns = zip(*batch)
             arrays = [_padded(np.stack(column), rows) for column in columns]

@@ -1,5 +1,6 @@
 """What a run says while it goes: metrics.jsonl, TensorBoard files and a progress bar."""
 
+import concurrent.futures
 import contextlib
 import json
 import math
@@ -79,12 +80,16 @@ def truncate_after(path: pathlib.Path, step: int) -> None:
 class StepClock:
     """Clips a second and the share of time spent waiting for data, between two calls of ``rates``.
 
-    ``waiting`` surrounds the call for the next batch; ``excluded`` surrounds what is not training
-    (an evaluation). The share is an upper bound: a device may still be busy while the host waits.
+    ``waiting`` surrounds the call for the next batch; ``stepped`` takes what the step then gave;
+    ``excluded`` surrounds what is not training (an evaluation). Steps run asynchronously, so the
+    host may well wait for data while the device is busy: only the time from when the last step
+    has finished counts as waiting.
     """
 
     def __init__(self, clips_per_step: int):
         self._clips_per_step = clips_per_step
+        self._watcher = concurrent.futures.ThreadPoolExecutor(1, 'step_clock')
+        self._finished: concurrent.futures.Future | None = None  # when the last step did
         self._restart()
 
     def _restart(self) -> None:
@@ -95,8 +100,15 @@ class StepClock:
         """Counts one step, and the time inside as waiting for data."""
         start = time.perf_counter()
         yield
-        self._waited += time.perf_counter() - start
+        end = time.perf_counter()
+        if self._finished is not None:
+            start = max(start, self._finished.result()) if self._finished.done() else end
+        self._waited += max(end - start, 0.0)
         self._steps += 1
+
+    def stepped(self, metrics: Any) -> None:
+        """Takes the metrics of the step just dispatched; does not wait for them."""
+        self._finished = self._watcher.submit(_time_when_ready, metrics)
 
     @contextlib.contextmanager
     def excluded(self) -> Iterator[None]:
@@ -114,6 +126,11 @@ class StepClock:
         }
         self._restart()
         return rates
+
+
+def _time_when_ready(metrics: Any) -> float:
+    jax.block_until_ready(metrics)
+    return time.perf_counter()
 
 
 def to_host(metrics: Mapping[str, jax.Array], prefix: str = 'train/') -> dict[str, float]:

@@ -45,6 +45,29 @@ def test_rates_count_waiting_and_leave_out_the_excluded():
     assert clock.rates()['clips_per_s'] == 0
 
 
+class _Step:
+    """Stands for the result of a step that takes 0.1 s on the device."""
+
+    def __init__(self):
+        self._end = time.perf_counter() + 0.1
+
+    def block_until_ready(self):
+        time.sleep(max(self._end - time.perf_counter(), 0))
+
+
+def test_waiting_while_the_device_is_busy_does_not_count():
+    def share(seconds_a_batch):
+        clock = metrics.StepClock(clips_per_step=1)
+        for _ in range(4):
+            clock.stepped(_Step())
+            with clock.waiting():
+                time.sleep(seconds_a_batch)
+        return clock.rates()['data_wait']
+
+    assert share(0.05) == 0
+    assert 0.2 < share(0.2) < 0.7  # half of it the device was busy
+
+
 def test_the_bar_shows_the_numbers(capsys):
     scalars = metrics.to_host({'loss': jnp.float32(0.25), 'grad_norm': jnp.float32(2)})
     assert scalars == {'train/loss': 0.25, 'train/grad_norm': 2.0}

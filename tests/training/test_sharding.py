@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh
 
 from alm_jax.config import ConfigError
 from alm_jax.training import sharding
@@ -27,3 +28,12 @@ def test_minus_one_takes_the_rest():
 def test_a_mesh_that_does_not_fit(axes, message):
     with pytest.raises(ConfigError, match=message):
         sharding.make_mesh(axes)
+
+
+def test_a_batch_that_does_not_divide_names_one_that_does():
+    four = AbstractMesh((4,), ('data',))
+    sharding.check_batch_size(64, four)
+    with pytest.raises(ConfigError, match='Use a multiple of 4, such as 64'):
+        sharding.check_batch_size(65, four)
+    with pytest.raises(ConfigError, match='such as 4'):
+        sharding.put_batch({'x': np.zeros((3, 2))}, four)
