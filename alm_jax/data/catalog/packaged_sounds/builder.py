@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
+from tensorflow_datasets.core import writer
+from tensorflow_datasets.proto import tf_example_pb2
 
 from alm_jax.data.catalog.packaged_sounds import captions, card, classes, splits
 from alm_jax.data.catalog.packaged_sounds import packages as packages_lib
@@ -49,6 +51,21 @@ def features() -> tfds.features.FeaturesDict:
     )
 
 
+class _SameBytesWriter(writer.ExampleWriter):
+    """Writes the fields of an example sorted by name.
+
+    An example is a protobuf map, whose order on the wire differs from process to process unless
+    it is asked for.
+    """
+
+    def write(self, path, examples):
+        def sort(serialized: bytes) -> bytes:
+            example = tf_example_pb2.Example.FromString(serialized)
+            return example.SerializeToString(deterministic=True)
+
+        return super().write(path, ((key, sort(serialized)) for key, serialized in examples))
+
+
 class PackagedSounds(tfds.core.GeneratorBasedBuilder):
     """See the module's docstring. Build with ``build``; TFDS is the format and the catalog."""
 
@@ -63,6 +80,9 @@ class PackagedSounds(tfds.core.GeneratorBasedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         # Records are written in the order of their ids: no shuffle, no second pass over the disk.
         return tfds.core.DatasetInfo(builder=self, features=features(), disable_shuffling=True)
+
+    def _example_writer(self) -> writer.ExampleWriter:
+        return _SameBytesWriter(self.info.file_format)
 
     def _split_generators(self, dl_manager) -> dict:
         placed = self._placed

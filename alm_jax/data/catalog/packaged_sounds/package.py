@@ -12,9 +12,9 @@ import json
 import lzma
 import os
 import pathlib
+import secrets
 import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -75,8 +75,10 @@ class Package:
             file.seek(offset)
             data = file.read(size)
         digest = hashlib.sha256(data).hexdigest()
-        if self._pinned and self._pinned.get(member) != digest:
-            raise MemberError(f'{self.path.name}: {member} is not the recording that is pinned.')
+        if self._pinned and member not in self._pinned:
+            raise MemberError(f'{self.path.name}: {member} is new; it is not pinned.')
+        if self._pinned and self._pinned[member] != digest:
+            raise MemberError(f'{self.path.name}: {member} is not the file that is pinned.')
         self.used[member] = digest
         return data
 
@@ -107,18 +109,18 @@ def _index(path: pathlib.Path, tar_path: pathlib.Path) -> dict:
             return index
     fields = control_fields(path)
     tar_path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=tar_path.parent, suffix='.part')
+    temporary = _temporary(tar_path)
     try:
         with (
-            os.fdopen(handle, 'wb') as target,
+            temporary.open('xb') as target,
             path.open('rb') as file,
             _part(file, path, 'data.tar') as stream,
         ):
             shutil.copyfileobj(stream, target, 1 << 20)
-        members, refused = _members(pathlib.Path(temporary))
+        members, refused = _members(temporary)
         os.replace(temporary, tar_path)
     except (lzma.LZMAError, EOFError, OSError, tarfile.TarError) as error:
-        pathlib.Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno:  # a full disk, not a broken package
             raise
         raise PackageError(f'{path} is damaged ({error}); delete it and prepare again.') from error
@@ -200,7 +202,11 @@ class _Section(io.RawIOBase):
 
 def write_atomic(path: pathlib.Path, data: bytes) -> None:
     """Writes through a temporary file beside ``path``, so that a kill leaves no half file."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix='.part')
-    with os.fdopen(handle, 'wb') as file:
-        file.write(data)
+    temporary = _temporary(path)
+    temporary.write_bytes(data)
     os.replace(temporary, path)
+
+
+def _temporary(path: pathlib.Path) -> pathlib.Path:
+    """A name of this process's own beside ``path``."""
+    return path.with_name(f'.{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part')
