@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -118,12 +119,21 @@ def test_card_counts_are_the_records(folder, records):
     assert all(label in readme for label in summary['labels'])
 
 
-def test_same_bytes_twice(packaged_tiny, folder, tmp_path):
-    for name in ('downloads', 'unpacked', 'decoded'):
-        if (packaged_tiny / name).exists():
-            (tmp_path / name).symlink_to(packaged_tiny / name)
+def test_killed_while_decoding_it_goes_on_and_writes_the_same_bytes(
+    packaged_tiny, folder, tmp_path
+):
+    _link(packaged_tiny, tmp_path, 'downloads', 'unpacked')
+    command = [sys.executable, '-m', 'alm_jax.prepare', 'packaged_sounds', f'--data_dir={tmp_path}']
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        while len(list((tmp_path / 'decoded').glob('*.json'))) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.kill()
+    finished = {p: p.stat().st_mtime_ns for p in (tmp_path / 'decoded').glob('*.json')}
+    assert not (tmp_path / 'packaged_sounds').exists()
     again, built = builder.build('tiny', tmp_path)
     assert built
+    assert {p: p.stat().st_mtime_ns for p in finished} == finished
     written = [path.name for path in again.iterdir()]
     assert 'card.json' in written
     for name in written:
@@ -134,6 +144,13 @@ def _sha256(path: pathlib.Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _link(packaged_tiny: pathlib.Path, folder: pathlib.Path, *names: str) -> None:
+    """Borrows what is fetched or decoded already."""
+    for name in names:
+        (packaged_tiny / name).mkdir(exist_ok=True)
+        (folder / name).symlink_to(packaged_tiny / name)
+
+
 def test_second_prepare_does_nothing_and_says_so(packaged_tiny, capsys):
     prepare.prepare('packaged_sounds/tiny', None, str(packaged_tiny))
     said = capsys.readouterr().out
@@ -142,9 +159,7 @@ def test_second_prepare_does_nothing_and_says_so(packaged_tiny, capsys):
 
 
 def test_killed_before_the_card_writes_it_without_decoding(packaged_tiny, folder, tmp_path):
-    for name in ('downloads', 'unpacked', 'decoded'):
-        if (packaged_tiny / name).exists():
-            (tmp_path / name).symlink_to(packaged_tiny / name)
+    _link(packaged_tiny, tmp_path, 'downloads', 'unpacked', 'decoded')
     copy = tmp_path / 'packaged_sounds' / 'tiny' / builder.VERSION
     shutil.copytree(folder, copy)
     (copy / card.JSON_NAME).unlink()

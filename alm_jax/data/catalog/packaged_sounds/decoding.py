@@ -15,7 +15,9 @@ import importlib
 import inspect
 import json
 import multiprocessing
+import os
 import pathlib
+import threading
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -175,7 +177,9 @@ def _decode_chunks(chunks: Sequence[_Chunk]) -> None:
         return
     context = multiprocessing.get_context('spawn')  # fork is unsafe beside a runtime's threads
     with (
-        concurrent.futures.ProcessPoolExecutor(_PROCESSES, mp_context=context) as pool,
+        concurrent.futures.ProcessPoolExecutor(
+            _PROCESSES, mp_context=context, initializer=_exit_with_parent
+        ) as pool,
         tqdm(total=sum(len(chunk.clips) for chunk in chunks), desc='Decoding', unit='clip') as bar,
     ):
         futures = {pool.submit(_decode_chunk, chunk): chunk for chunk in chunks}
@@ -187,6 +191,16 @@ def _decode_chunks(chunks: Sequence[_Chunk]) -> None:
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _exit_with_parent() -> None:
+    """A worker would wait for work for ever when its parent is killed."""
+
+    def watch():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _decode_chunk(chunk: _Chunk) -> None:
