@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from alm_jax.audio.decode import FULL_SCALE
 from alm_jax.audio.log_mel import hann_window, mel_filters, padding
 from alm_jax.audio.presets import FrontEnd
 
@@ -12,6 +13,10 @@ def log_mel_device(x_bn: jax.Array, front_end: FrontEnd) -> jax.Array:
 
     Over several devices call it inside ``shard_map`` over the batch axis: rows are independent, but
     the partitioner would gather the whole batch for a sharded FFT.
+
+    Its f32 FFT leaves rounding noise of 1e-7 of a frame's rms in each bin. Over 109 recordings that
+    is at most 0.0003 dB (clap), 0.0014 dB (whisper, fbank), 0.0032 dB (yamnet) where the mel power
+    exceeds 1e-7 of the clip's maximum, and a third of that where it exceeds 1e-6.
 
     Args:
       x_bn: float32 [b, n] in [-1, 1] at ``front_end.sampling_rate``, zero beyond each clip's end.
@@ -40,6 +45,9 @@ def spectrogram_device(x_bn: jax.Array, front_end: FrontEnd) -> jax.Array:
     """|X| ** power of every frame: float32 [b, n] -> float32 [b, t, n_fft // 2 + 1]."""
     frames = _frames(x_bn.astype(jnp.float32), front_end)
     if front_end.remove_dc:
+        # In two steps, whole units of int16 PCM first: those are exact in f32, and near digital
+        # silence a rounded mean would outweigh what is left of the frame.
+        frames -= jnp.round(frames.mean(axis=-1, keepdims=True) * FULL_SCALE) / FULL_SCALE
         frames -= frames.mean(axis=-1, keepdims=True)
     if front_end.preemphasis:
         previous = jnp.concatenate([frames[..., :1], frames[..., :-1]], axis=-1)
