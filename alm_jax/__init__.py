@@ -10,7 +10,7 @@ __all__ = ['load']
 
 def __getattr__(name):
     if name == 'load':
-        from alm_jax.load import load  # noqa: PLC0415 - lazy, so that the import stays cheap
+        from alm_jax.load import load  # lazy, so that the import stays cheap
 
         return load
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

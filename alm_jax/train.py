@@ -7,6 +7,7 @@
 Running the same command again goes on from the newest complete checkpoint.
 """
 
+import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -66,7 +67,11 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
     if start is None:
         params, extra = jax.jit(init, out_shardings=everywhere)()
         params, extra, told = init_from.initialise(
-            params, extra, config.init_from, location.data_dir(config.data.dir)
+            params,
+            extra,
+            config.init_from,
+            location.data_dir(config.data.dir),
+            embed_text=task.predictors.embed_text,
         )
         say(str(told))
         create = jax.jit(lambda p, e: state.create(p, e, adamw), out_shardings=everywhere)
@@ -97,7 +102,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
     clock = metrics.StepClock(config.batch_size)
     with (
         checkpoint.Checkpointer(
-            workdir, keep=config.checkpoint.keep, mesh=dict(mesh.shape)
+            workdir,
+            keep=config.checkpoint.keep,
+            mesh=dict(mesh.shape),
+            config_sha256=hashlib.sha256(config_lib.to_json(config).encode()).hexdigest(),
         ) as saver,
         metrics.MetricsWriter(workdir, restored_step=first_step) as writer,
         metrics.progress_bar(config.steps, first_step) as bar,
@@ -106,6 +114,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
             with clock.waiting():
                 batch = next(batches)
             current, numbers = train_step(current, sharding.put_batch(batch, mesh))
+            clock.stepped(numbers)
             bar.update()
             last = now == config.steps
             if now % config.log_every == 0 or last or now == first_step + 1:

@@ -1,8 +1,10 @@
 """Starting parts of a model from other weights: ``config.init_from``."""
 
 import dataclasses
+import functools
+import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +17,10 @@ from alm_jax.interop import name_tables, packaged_weights
 from alm_jax.training.param_names import flatten_canonical, unflatten_canonical
 
 PACKAGED = 'packaged:'
+IDENTITY = 'identity'
+CLASS_NAMES = 'class_names:'
+EmbedText = Callable[[Any, Any, Sequence[str]], np.ndarray]
+KERNEL = 'linear/kernel'  # of a projection of one layer
 EXTRA = 'batch_stats/'  # prefix, in weight files, of names that live in that collection of extra
 
 
@@ -43,17 +49,29 @@ class Report:
 
 
 def initialise(
-    params: Any, extra: Any, spec: Mapping[str, str], data_dir: pathlib.Path
+    params: Any,
+    extra: Any,
+    spec: Mapping[str, str],
+    data_dir: pathlib.Path,
+    embed_text: EmbedText | None = None,
 ) -> tuple[Any, Any, Report]:
     """Replaces parts of a model by pretrained weights.
+
+    A projection may start from more than a file: 'identity' keeps its encoder's space as the shared
+    one, and 'class_names:yamnet' maps the classifier scores that end an audio encoder's pooled
+    output to the text embeddings of the classes' names, and the rest of it to zero. So a sound that
+    the classifier knows starts near its name, and training moves on from there.
 
     Args:
       params: parameter tree whose first level are the parts; jax or numpy arrays. Stacked layers
         are matched by their canonical names.
       extra: other collections ({'batch_stats': {part: ...}}), or {}.
       spec: part -> 'packaged:yamnet', 'packaged:minilm', a safetensors file, or a folder with
-        model.safetensors, in our names or those of a Hugging Face BertModel.
+        model.safetensors, in our names or those of a Hugging Face BertModel; or, for a linear
+        projection, 'identity' or 'class_names:yamnet'.
       data_dir: where packaged weights are cached.
+      embed_text: (params, extra, texts) -> [texts, d], for class names; they are embedded after all
+        else is in place.
 
     Returns:
       (params, extra, report): new trees of the same structure, dtypes and shardings.
@@ -65,19 +83,57 @@ def initialise(
     report = Report()
     flat = flatten_canonical(params)
     flat |= {EXTRA + key: v for key, v in flatten_canonical(extra.get('batch_stats', {})).items()}
-    for part, source in spec.items():
+    for part, source in sorted(spec.items(), key=lambda item: item[1].startswith(CLASS_NAMES)):
         config_lib.choose(params, part, where='init_from')
         try:
-            weights = _read(source, data_dir)
+            if source == IDENTITY:
+                weights = {KERNEL: np.eye(*_kernel_shape(flat, part))}
+            elif source.startswith(CLASS_NAMES):
+                # The text tower has its weights by now: class names come last.
+                embed = functools.partial(embed_text, *_trees(flat, params, extra))
+                name = source.removeprefix(CLASS_NAMES)
+                weights = _class_name_head(name, data_dir, embed, _kernel_shape(flat, part), part)
+            else:
+                weights = _read(source, data_dir)
         except packaged_weights.WeightsUnavailable as error:
             report.scratch[part] = str(error)
             continue
         flat |= _fitting(flat, _under(part, weights), part, source, report)
+    return *_trees(flat, params, extra), report
+
+
+def _trees(flat: Mapping[str, Any], params: Any, extra: Any) -> tuple[Any, Any]:
+    """(params, extra) with the values of ``flat``."""
     statistics = {k.removeprefix(EXTRA): v for k, v in flat.items() if k.startswith(EXTRA)}
     params = _like(params, {k: v for k, v in flat.items() if not k.startswith(EXTRA)})
     if statistics:
         extra = dict(extra) | {'batch_stats': _like(extra['batch_stats'], statistics)}
-    return params, extra, report
+    return params, extra
+
+
+def _kernel_shape(flat: Mapping[str, Any], part: str) -> tuple[int, int]:
+    """The shape of a projection's kernel. ConfigError when the part is no linear projection."""
+    names = [name for name in flat if name.startswith(part + '/')]
+    if names != [f'{part}/{KERNEL}']:
+        raise config_lib.ConfigError(
+            f'config.init_from.{part} needs a linear projection, config.model.projection_layers 1; '
+            f'this part has {", ".join(names)}.'
+        )
+    return flat[names[0]].shape
+
+
+def _class_name_head(name, data_dir, embed_text, shape, part) -> dict[str, np.ndarray]:
+    """A kernel whose last rows are the text embeddings of a classifier's class names."""
+    folder = packaged_weights.fetch(name, data_dir)
+    classes = [entry['name'] for entry in json.loads((folder / 'classes.json').read_text())]
+    if shape[0] <= len(classes):
+        raise config_lib.ConfigError(
+            f'config.init_from.{part}: the projection takes {shape[0]} features, which have no '
+            f'{len(classes)} class scores among them; set config.model.audio.scores to True.'
+        )
+    kernel = np.zeros(shape, np.float32)
+    kernel[-len(classes) :] = embed_text(classes)
+    return {KERNEL: kernel}
 
 
 def _under(part: str, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -4,6 +4,8 @@ The network of https://github.com/tensorflow/models/tree/master/research/audiose
 al. 2017, https://arxiv.org/abs/1704.04861), trained there on AudioSet's 521 classes.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -18,7 +20,7 @@ from alm_jax.models.layers.norm import FrozenBatchNorm
 PATCH_FRAMES = 96
 MEL_BINS = 64
 NUM_CLASSES = 521
-SILENCE = -6.907755  # log(0 + 0.001), the front end's log-mel of digital silence
+SILENCE = math.log(0.001)  # the front end's log-mel of digital silence
 STEM_WIDTH = 32
 # Stride and width of the depthwise-separable layers 2 to 14.
 BLOCKS = (
@@ -67,10 +69,13 @@ class YamNet(nn.Module):
 
     Attributes:
       patch_hop: frames between patches; 48 is the original's half overlap.
+      scores: whether 'pooled' also holds the clip's mean class probabilities, which are what the
+        classifier knows of the sounds that its own training had names for.
       dtype: compute dtype of the convolutions.
     """
 
     patch_hop: int = 48
+    scores: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -83,7 +88,8 @@ class YamNet(nn.Module):
           train: without effect; the encoder interface has it.
 
         Returns:
-          'pooled' float32 [b, 1024], mean embedding of a clip's patches; 'frames' float32
+          'pooled' float32 [b, 1024], mean embedding of a clip's patches, with ``scores`` [b, 1545];
+          'frames' float32
           [b, p, 1024], patch embeddings; 'frame_mask' bool [b, p]; 'logits' float32 [b, p, 521];
           'patches' [b, p, 96, 64], what the network sees; 'layer1' .. 'layer14_pointwise'
           [b * p, h, w, c], every layer's output.
@@ -108,12 +114,12 @@ class YamNet(nn.Module):
             x = outputs[name + '_pointwise'] = pointwise(x)
         frames = jnp.mean(x.astype(jnp.float32), axis=(1, 2)).reshape(b, p, -1)
         mask = windows.window_mask(num_frames_b, p, PATCH_FRAMES, self.patch_hop)
-        return outputs | {
-            'frames': frames,
-            'frame_mask': mask,
-            'logits': Dense(NUM_CLASSES, name='classifier')(frames),
-            'pooled': windows.masked_mean(frames, mask),
-        }
+        logits = Dense(NUM_CLASSES, name='classifier')(frames)
+        pooled = windows.masked_mean(frames, mask)
+        if self.scores:
+            probabilities = windows.masked_mean(jax.nn.sigmoid(logits), mask)
+            pooled = jnp.concatenate([pooled, probabilities], axis=-1)
+        return outputs | {'frames': frames, 'frame_mask': mask, 'logits': logits, 'pooled': pooled}
 
     def _patches(self, mel_btf, num_frames_b):
         count = windows.num_windows(mel_btf.shape[1], PATCH_FRAMES, self.patch_hop)
