@@ -1,16 +1,21 @@
 """Token ids of a bounded set of shapes, from a tokenizer.json."""
 
+import collections
 import hashlib
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import tokenizers
+from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 
 from alm_jax.config import ConfigError
 
 _PAD_TOKENS = ('[PAD]', '<pad>', '<|pad|>')
+_SPECIAL = ('[PAD]', '[UNK]', '[CLS]', '[SEP]')
+_MAX_VOCABULARY = 8000
+_MAX_ALPHABET = 1000  # characters; the rest of a script with more is [UNK]
 
 
 class Tokenizer:
@@ -60,6 +65,35 @@ class Tokenizer:
             raise ConfigError(f'{file} cannot be read as a tokenizer.json: {error}.') from error
         return cls(content, lengths, name=str(file))
 
+    @classmethod
+    def train(cls, captions: Iterable[str], lengths: Sequence[int] = (32,)) -> 'Tokenizer':
+        """A lower-cased WordPiece tokenizer of ``captions``, with at most 8000 pieces.
+
+        The same captions, in any order, give the same tokenizer. Ids 0 to 3 are [PAD], [UNK], [CLS]
+        and [SEP]; normalisation and splitting into words are BERT's (uncased).
+        """
+        trained = _word_piece({})
+        captions = list(captions)
+        letters = collections.Counter(
+            letter
+            for text in captions
+            for letter in trained.normalizer.normalize_str(text)
+            if not letter.isspace()
+        )
+        alphabet = sorted(sorted(letters), key=letters.get, reverse=True)[:_MAX_ALPHABET]
+        # The trainer numbers inner letters as it meets them in a hash map, and breaks ties by
+        # number; named up front, as if special, they have the same numbers every time.
+        trainer = trainers.WordPieceTrainer(
+            vocab_size=_MAX_VOCABULARY,
+            min_frequency=2,
+            special_tokens=[*_SPECIAL, *(f'##{letter}' for letter in sorted(alphabet))],
+            initial_alphabet=sorted(alphabet),
+            limit_alphabet=len(alphabet),
+            show_progress=False,
+        )
+        trained.train_from_iterator(captions, trainer)
+        return cls(_word_piece(trained.get_vocab()).to_str(), lengths, name='trained tokenizer')
+
     def save(self, folder: str | os.PathLike) -> None:
         """Writes ``folder``/tokenizer.json, byte for byte what was loaded."""
         folder = pathlib.Path(folder)
@@ -93,6 +127,15 @@ class Tokenizer:
             token_ids[row, : len(encoding)] = encoding.ids
             token_mask[row, : len(encoding)] = True
         return {'token_ids': token_ids, 'token_mask': token_mask}
+
+
+def _word_piece(vocabulary: dict[str, int]) -> tokenizers.Tokenizer:
+    """BERT's uncased tokenizer with this vocabulary."""
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token='[UNK]'))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.BertProcessing(('[SEP]', 3), ('[CLS]', 2))
+    return tokenizer
 
 
 def _pad_id(tokenizer: tokenizers.Tokenizer, name: str) -> int:

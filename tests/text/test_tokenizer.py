@@ -2,13 +2,16 @@
 
 import json
 import pickle
+import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from transformers.models.bert.tokenization_bert_legacy import BertTokenizerLegacy
 
 from alm_jax.config import ConfigError
-from alm_jax.data import location
+from alm_jax.data import location, sources
 from alm_jax.interop import packaged_weights
 from alm_jax.text.tokenizer import Tokenizer
 
@@ -124,3 +127,46 @@ def test_files_that_are_no_tokenizer_are_errors_that_name_them(tmp_path):
 def test_lengths_must_hold_a_token(folder, lengths):
     with pytest.raises(ConfigError, match='Token lengths'):
         Tokenizer.load(folder, lengths=lengths)
+
+
+@pytest.fixture(scope='module')
+def captions(packaged_tiny):
+    source = sources.open_source('packaged_sounds/tiny:train', packaged_tiny)
+    return [text for index in range(len(source)) for text in source[index]['captions']]
+
+
+def test_a_trained_tokenizer_is_uncased_word_piece(captions, folder, tmp_path):
+    trained = Tokenizer.train(captions, lengths=(32, 64))
+    ids, mask = trained(['A  Dog\tBARKS, déjà vu.', 'a dog barks , deja vu .']).values()
+    np.testing.assert_array_equal(ids[0], ids[1])
+    assert (ids[0, 0], ids[0, mask[0]][-1], trained.pad_id) == (2, 3, 0)
+    assert 1000 < trained.vocab_size <= 8000
+    known = trained(captions)
+    assert not (known['token_ids'] == 1).any()  # no [UNK] where it was trained
+    assert trained(['鐘'])['token_ids'][0, 1] == 1
+    # It knows whole words of its captions: not many more pieces than MiniLM's 30522 make.
+    theirs = Tokenizer.load(folder, lengths=(32, 64))(captions)
+    assert known['token_mask'].sum() < 1.05 * theirs['token_mask'].sum()
+    trained.save(tmp_path)
+    loaded = Tokenizer.load(tmp_path, lengths=(32, 64))
+    np.testing.assert_array_equal(loaded(captions)['token_ids'], known['token_ids'])
+
+
+def test_training_again_gives_the_same_bytes(captions):
+    """The trainer of the library alone does not: it iterates hash maps seeded by the process."""
+    shuffled = random.Random(0).sample(captions, len(captions))
+    here = {Tokenizer.train(order).sha256 for order in (captions, shuffled, captions)}
+    code = 'import json, sys; from alm_jax.text.tokenizer import Tokenizer; '
+    code += 'print(Tokenizer.train(json.load(sys.stdin)).sha256)'
+    command = [sys.executable, '-c', code]
+    there = subprocess.run(
+        command, input=json.dumps(captions), capture_output=True, text=True, check=True
+    )
+    assert here == {there.stdout.strip()}
+
+
+def test_a_trained_vocabulary_is_bounded():
+    rng = random.Random(0)
+    script = [chr(0x4E00 + i) for i in range(3000)] + [chr(0xAC00 + i) for i in range(3000)]
+    words = [''.join(rng.choices(script[3000:], k=4)) for _ in range(9000)]
+    assert Tokenizer.train(words * 2 + script).vocab_size <= 8000
