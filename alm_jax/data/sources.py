@@ -87,7 +87,8 @@ def open_source(
     """Opens a dataset.
 
     Args:
-      name: 'packaged_sounds/tiny:train' (dataset/config:split), 'synthetic_scenes:train',
+      name: 'packaged_sounds/tiny:train' (dataset/config:split; 'train+validation' joins splits),
+        'synthetic_scenes:train',
         'folder:PATH?captions=my.csv&split=train', or an entry of config.data.train:
         {'name': ..., 'where': {...}} or {'folder': ..., 'captions': ..., 'split': ...}.
       data_dir: where prepared datasets live.
@@ -140,7 +141,9 @@ def _open_named(entry: Mapping[str, Any], data_dir: str | os.PathLike) -> Source
         raise ConfigError(f'dataset {name!r} names no split; write {dataset}:train, for example.')
     if dataset == 'synthetic_scenes':
         return Source(name, synthetic.SyntheticScenes(split))
-    return Source(name, ArrayRecords(_prepared(dataset, pathlib.Path(data_dir)), split))
+    folder_path = _prepared(dataset, pathlib.Path(data_dir))
+    parts = [ArrayRecords(folder_path, part) for part in split.split('+')]
+    return Source(name, parts[0] if len(parts) == 1 else Joined(parts))
 
 
 def _prepared(dataset: str, data_dir: pathlib.Path) -> pathlib.Path:
@@ -206,6 +209,24 @@ class ArrayRecords:
             for start in range(0, reader.num_records(), _RECORDS_A_READ):
                 stop = min(start + _RECORDS_A_READ, reader.num_records())
                 yield from map(parse_example, reader.read(start, stop))
+
+
+class Joined:
+    """Several readers one after another, as the reader behind a Source."""
+
+    def __init__(self, parts: Sequence[ArrayRecords]):
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+        self.columns = {
+            name: np.concatenate([part.columns[name] for part in parts]) for name in record.COLUMNS
+        }
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        part = int(np.searchsorted(self._starts, index, side='right')) - 1
+        return self._parts[part][index - int(self._starts[part])]
 
 
 def _shards(folder_path: pathlib.Path, split: str) -> list[pathlib.Path]:

@@ -14,7 +14,7 @@ tiny = experiment(pathlib.Path(__file__).with_name('tiny.py'))
 
 
 def get_config(arg=None):
-    smoke = parse_arg(arg, smoke=False, tier='tiny', seed=0).smoke
+    smoke = parse_arg(arg, smoke=False, tier='tiny', seed=0, held_out='').smoke
     c = tiny.get_config(arg)
     c.name = 'clap/tiny_scratch'
     c.model.audio = {'name': 'spectrogram_transformer', 'variant': 'mu'}

@@ -196,3 +196,15 @@ def test_no_group_of_the_packaged_recordings_is_on_two_sides(packaged_tiny):
     for name in ('id', 'recording_id', 'group'):
         values = [set(columns[name].tolist()) for columns in sides]
         assert sum(map(len, values)) == len(set.union(*values)), name
+
+
+def test_joined_splits_hold_each_record_of_each_split_once(packaged_tiny):
+    name = 'packaged_sounds/tiny:{}'
+    parts = [sources.open_source(name.format(split), packaged_tiny) for split in ('train', 'test')]
+    joined = sources.open_source(name.format('train+test'), packaged_tiny)
+    ids = np.concatenate([part.columns['id'] for part in parts])
+    np.testing.assert_array_equal(joined.columns['id'], ids)
+    for index in (0, len(parts[0]) - 1, len(parts[0]), len(joined) - 1):
+        assert joined[index]['id'] == ids[index]
+    with pytest.raises(ConfigError, match="Did you mean 'test'"):
+        sources.open_source(name.format('train+tset'), packaged_tiny)
