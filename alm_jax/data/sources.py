@@ -153,7 +153,8 @@ def _prepared(dataset: str, data_dir: pathlib.Path) -> pathlib.Path:
     if versions:
         return max(versions, key=lambda path: tuple(map(int, path.name.split('.'))))
     base, _, tier = dataset.partition('/')
-    known = {p.parent.relative_to(data_dir).as_posix() for p in data_dir.glob('*/*/*.*.*')}
+    infos = data_dir.glob('*/*/*/features.json')
+    known = {info.parent.parent.relative_to(data_dir).as_posix() for info in infos}
     buildable = {module.name for module in pkgutil.iter_modules(catalog.__path__)}
     prepared = f'Prepared there: {", ".join(sorted(known)) or "nothing"}.'
     if base not in buildable:
