@@ -19,6 +19,7 @@ from alm_jax import config as config_lib
 from alm_jax.audio import decode, log_mel, presets, resample
 from alm_jax.config import ConfigError
 from alm_jax.evals import prompts
+from alm_jax.evals.metrics.retrieval import similarity
 from alm_jax.load import Model, load
 
 _SHORTEST_WINDOW = 0.25  # seconds: below it there is hardly a frame to go by
@@ -66,7 +67,7 @@ def classify(
     spans = sliding(len(waveform), round(window * rate), max(1, round(hop * rate)))
     audio = model.embed_audio([waveform[a:b] for a, b in spans], sampling_rate=rate)
     text = prompts.class_embeddings(model.embed_text, labels, 'sound')
-    logits = model.logit_scale * (audio.astype(np.float64) @ text.T)
+    logits = model.logit_scale * similarity(audio, text)
     shares = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.array(spans) / rate, shares / shares.sum(axis=1, keepdims=True)
 

@@ -29,20 +29,20 @@ class Model:
     """A checkpoint with what it takes to use it; made by ``load``.
 
     Attributes:
-      config: of the run.
       workdir: of the run.
       step: of the checkpoint.
       checkpoint_sha256: hash of the logical parameters.
+      config: of the run.
       predictors: the compiled functions over ``params`` and ``extra``.
     """
 
-    config: ConfigDict
     workdir: pathlib.Path
     step: int
     checkpoint_sha256: str
-    predictors: Predictors
-    params: Any
-    extra: Any
+    config: ConfigDict = dataclasses.field(repr=False)
+    predictors: Predictors = dataclasses.field(repr=False)
+    params: Any = dataclasses.field(repr=False)
+    extra: Any = dataclasses.field(repr=False)
 
     @property
     def sampling_rate(self) -> int:

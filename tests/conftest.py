@@ -77,7 +77,7 @@ def recordings_data(recordings):
 
 
 @pytest.fixture(scope='session')
-def tiny_run(tmp_path_factory, recordings_data):
+def tiny_run(tmp_path_factory, recordings):
     """The workdir of a run of two small random towers: checkpoints 1 and 2, the last being 2."""
     workdir = tmp_path_factory.mktemp('runs') / 'tiny'
     save_tokenizer(workdir / 'tokenizer')
@@ -89,7 +89,7 @@ def tiny_run(tmp_path_factory, recordings_data):
     config.text.tokenizer = str(workdir / 'tokenizer')
     config.text.lengths = (32,)
     config.model.embed_dim = 16
-    config.data.train = ({'name': recordings_data, 'weight': 1.0},)
+    config.data.train = ({'folder': str(recordings), 'captions': 'captions.csv', 'split': 'train'},)
     (workdir / 'config.json').write_text(config_lib.to_json(config))
     task = build_task(config)
     spec = loader.batch_spec(config, window_samples=task.window_samples)

@@ -66,7 +66,7 @@ class Retrieval:
             for normal, caption in texts.items():
                 self._candidates.setdefault(normal, caption)
         self._recordings = [str(r) for r in self._source.columns['recording_id'][self._rows]]
-        self._protocol = result.load_protocol(
+        self.protocol = result.load_protocol(
             self.name,
             data=data,
             where={key: list(value) for key, value in where.items()},
@@ -98,7 +98,7 @@ class Retrieval:
             data=self._data,
             n=len(self._rows),
             classes=None,
-            protocol=self._protocol,
+            protocol=self.protocol,
             front_end_sha256=self._predictors.front_end_sha256,
             metrics=metrics,
             baselines=_chance(relevant, caption_of),

@@ -74,7 +74,7 @@ class ZeroShot:
         known = records.classes_file(data, data_dir)
         self._unseen = [i for i, c in enumerate(self._classes) if known.get(c, {}).get('unseen')]
         self._tags = records.texts(self._source, 'tags') if tags else None
-        self._protocol = result.load_protocol(
+        self.protocol = result.load_protocol(
             self.name,
             data=data,
             where={key: list(value) for key, value in where.items()},
@@ -104,7 +104,7 @@ class ZeroShot:
             data=self._data,
             n=len(self._rows),
             classes=len(self._classes),
-            protocol=self._protocol,
+            protocol=self.protocol,
             front_end_sha256=self._predictors.front_end_sha256,
             metrics=metrics,
             baselines=baselines,
