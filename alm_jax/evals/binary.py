@@ -1,5 +1,6 @@
 """The evaluators as programs: once on a checkpoint, or on every checkpoint as it appears."""
 
+import json
 import time
 import urllib.parse
 from collections.abc import Callable
@@ -26,6 +27,7 @@ def run(evaluator: type) -> None:
     )
     flags.DEFINE_string('data_dir', '', 'Where prepared data lies; default $ALM_JAX_DATA.')
     flags.DEFINE_list('kind', [], 'Kinds of record: sound, instrument, speech. Default sound.')
+    flags.DEFINE_multi_string('option', [], 'KEY=VALUE of the evaluator: --option text=transcript.')
     flags.DEFINE_string('name', '', 'Name of the result: evals/NAME/STEP.json.')
     flags.DEFINE_string('out', '', 'Folder for the results; default the workdir.')
     flags.DEFINE_bool('watch', False, 'Evaluate every checkpoint until the run has finished.')
@@ -43,6 +45,7 @@ def _main(evaluator: type, given: Any) -> None:
         data=given.data,
         data_dir=given.data_dir,
         kind=given.kind,
+        options=given.option,
         out=given.out,
     )
     if given.watch:
@@ -54,9 +57,12 @@ def _main(evaluator: type, given: Any) -> None:
 class Evaluation:
     """One named evaluation of loaded models: writes and prints each result."""
 
-    def __init__(self, evaluator: type, name: str, *, data='', data_dir='', kind=(), out=''):
+    def __init__(
+        self, evaluator: type, name: str, *, data='', data_dir='', kind=(), options=(), out=''
+    ):
         self._make, self._name, self._out = evaluator, name, out
         self._data, self._data_dir, self._kind = data, data_dir, list(kind)
+        self._given = dict(map(_parsed, options))
         self._evaluator: Any = None
 
     def __call__(self, model: Model) -> result_lib.EvalResult:
@@ -81,7 +87,18 @@ class Evaluation:
         options['data_dir'] = self._data_dir or config.data.dir
         if self._kind:
             options['where'] = {'kind': self._kind}
-        return options
+        return options | self._given
+
+
+def _parsed(option: str) -> tuple[str, Any]:
+    """'tags=true' as ('tags', True): a JSON value, else text."""
+    key, equals, value = option.partition('=')
+    if not equals:
+        raise ConfigError(f'--option {option!r}: write KEY=VALUE, such as text=transcript.')
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 def _test_split(config: config_lib.ConfigDict) -> str:

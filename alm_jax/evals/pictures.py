@@ -1,8 +1,7 @@
 """The pictures of the report, as PNG bytes. Figures are made without pyplot: no global state."""
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps, image
@@ -14,40 +13,26 @@ _FRONT_END = presets.PRESETS['whisper_80']  # for looking at, whatever the model
 _SPECTROGRAM_HEIGHT = 2  # pixels a mel band
 
 
-def curves(lines: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
-    """One small panel a quantity: {name: [(step, value), ...]}."""
-    figure, panels = _panels(len(lines))
-    for axes, (name, points) in zip(panels, lines.items()):
-        steps, values = np.array(points, float).T
-        axes.plot(steps, values, linewidth=1.2)
-        axes.set_title(name, fontsize=10)
-        axes.set_xlabel('step')
-        axes.grid(alpha=0.3)
-    return _png(figure)
-
-
-def scores(results: Sequence[Mapping[str, Any]], metrics: Sequence[str]) -> bytes:
-    """Metrics over steps with their 95 % intervals, one panel a metric."""
-    figure, panels = _panels(len(metrics))
-    for axes, metric in zip(panels, metrics):
-        shown = [r for r in results if r['metrics'].get(metric) is not None]
-        steps = [r['step'] or 0 for r in shown]
-        values = [r['metrics'][metric] for r in shown]
-        line = axes.plot(steps, values, marker='o', markersize=4)[0]
-        for step, result in zip(steps, shown):
-            if interval := result['metrics'].get(f'{metric}_ci95'):
-                axes.plot([step, step], interval, color=line.get_color(), alpha=0.5)
-        axes.set_title(metric.replace('_', ' '), fontsize=10)
-        axes.set_xlabel('step')
-        axes.set_ylim(bottom=0)
-        axes.grid(alpha=0.3)
+def curve(
+    points: Sequence[tuple[float, float]], intervals: Sequence[Sequence[float] | None] = ()
+) -> bytes:
+    """A small panel of (step, value), with the interval of each point where there is one."""
+    figure = Figure(figsize=(4, 2.5), layout='constrained')
+    axes = figure.subplots()
+    steps, values = np.array(points, float).T
+    line = axes.plot(steps, values, marker='o' if intervals else '', markersize=4)[0]
+    for step, interval in zip(steps, intervals):
+        if interval:
+            axes.plot([step, step], interval, color=line.get_color(), alpha=0.5)
+    axes.set_xlabel('step')
+    axes.grid(alpha=0.3)
     return _png(figure)
 
 
 def matrix(
     values: Sequence[Sequence[float]], rows: Sequence[str], columns: Sequence[str], **names: str
 ) -> bytes:
-    """A matrix as a heat map; ``names`` are 'row', 'column' and 'value', the axis labels."""
+    """A matrix as a heat map; ``names`` are the axis labels 'row', 'column' and 'value'."""
     values = np.asarray(values, float)
     size = 3.5 + 0.17 * max(values.shape)
     figure = Figure(figsize=(size + 1.5, size), layout='constrained')
@@ -72,16 +57,6 @@ def spectrogram(waveform: np.ndarray, rate: int) -> bytes:
     buffer = io.BytesIO()
     image.imsave(buffer, pixels[:, ::every].repeat(_SPECTROGRAM_HEIGHT, axis=0), format='png')
     return buffer.getvalue()
-
-
-def _panels(count: int):
-    columns = min(3, count)
-    rows = -(-count // columns)
-    figure = Figure(figsize=(4 * columns, 2.6 * rows), layout='constrained')
-    panels = figure.subplots(rows, columns, squeeze=False).ravel()
-    for unused in panels[count:]:
-        unused.set_visible(False)
-    return figure, panels
 
 
 def _short(text: str, length: int = 32) -> str:

@@ -55,7 +55,9 @@ def write_report(workdir: str | os.PathLike, data_dir: str = '') -> pathlib.Path
     if not (workdir / 'config.json').is_file():
         raise ConfigError(f'{workdir} is no run: it has no config.json.')
     config = json.loads((workdir / 'config.json').read_text())
-    results = result_lib.read_all(workdir)
+    found = result_lib.read_all(workdir)
+    order = sorted(found, key=lambda name: (found[name][-1]['evaluator'] != 'zero_shot', name))
+    results = {name: found[name] for name in order}
     sections = {
         'Scores': _scores(results),
         'Curves': _curves(workdir / 'metrics.jsonl'),
@@ -87,26 +89,37 @@ def write_report(workdir: str | os.PathLike, data_dir: str = '') -> pathlib.Path
 def _scores(results: Mapping[str, Sequence[Mapping]]) -> str:
     parts = []
     for name, found in results.items():
-        metrics = [m for m in HEADLINES[found[-1]['evaluator']] if m in found[-1]['metrics']]
+        last = found[-1]
+        metrics = [m for m in HEADLINES[last['evaluator']] if m in last['metrics']]
         rows = [
             [_step(result), *(_with_interval(result['metrics'], metric) for metric in metrics)]
             for result in found[-_STEPS_SHOWN:]
         ]
-        last = found[-1]
         classes = f', {last["classes"]} classes' if last['classes'] else ''
-        baselines = ', '.join(
-            f'{key.replace("_", " ")} {value:.3f}' for key, value in last['baselines'].items()
-        )
+        baselines = ', '.join(f'{_spoken(k)} {v:.3f}' for k, v in last['baselines'].items())
         parts += [
             f'<h3>{_text(name)}</h3>',
             f'<p class="note">{_text(last["data"])}, {last["n"]} clips{classes}. '
             f'Without a model: {baselines}.</p>',
-            _table(['step', *(m.replace('_', ' ') for m in metrics)], rows),
+            _table(['step', *map(_spoken, metrics)], rows),
         ]
         if len(found) > 1:
-            alt = f'{name}: {", ".join(metrics)} over steps, with 95 % intervals'
-            parts.append(_picture(pictures.scores(found, metrics), alt))
+            parts.append(_panels({_spoken(m): _score_curve(found, m) for m in metrics}, name))
     return '\n'.join(parts)
+
+
+def _score_curve(results: Sequence[Mapping], metric: str) -> bytes:
+    shown = [r for r in results if r['metrics'].get(metric) is not None]
+    points = [(r['step'] or 0, r['metrics'][metric]) for r in shown]
+    return pictures.curve(points, [r['metrics'].get(f'{metric}_ci95') for r in shown])
+
+
+def _spoken(metric: str) -> str:
+    """'r_at_1_text_to_audio' as 'R@1 text to audio'."""
+    written = metric.replace('map_at_', 'mAP@').replace('r_at_', 'R@').replace('_', ' ')
+    return ' '.join(
+        {'map': 'mAP', 'top1': 'top-1', 'top5': 'top-5'}.get(w, w) for w in written.split()
+    )
 
 
 def _curves(path: pathlib.Path) -> str:
@@ -119,10 +132,17 @@ def _curves(path: pathlib.Path) -> str:
                 lines.setdefault(name, []).append((logged['step'], value))
     first = ['loss', 'learning rate', 'clips per s', 'data wait']
     order = [n for n in first if n in lines] + [n for n in lines if n not in first]
-    shown = {name: lines[name] for name in order[:_CURVES]}
-    if not shown:
-        return ''
-    return _picture(pictures.curves(shown), f'Over training steps: {", ".join(shown)}')
+    return _panels({name: pictures.curve(lines[name]) for name in order[:_CURVES]}, 'training')
+
+
+def _panels(drawn: Mapping[str, bytes], of: str) -> str:
+    """Small pictures side by side, as many as the screen holds."""
+    figures = ''.join(
+        f'<figure><figcaption>{_text(name)}</figcaption>'
+        f'{_picture(png, f"{name} over steps, {of}")}</figure>'
+        for name, png in drawn.items()
+    )
+    return f'<div class="panels">{figures}</div>' if drawn else ''
 
 
 def _zero_shot(results: Mapping[str, Sequence[Mapping]]) -> str:
@@ -171,7 +191,7 @@ def _similarity(results: Mapping[str, Sequence[Mapping]]) -> str:
             drawn = pictures.matrix(
                 table['values'],
                 table['captions'],
-                table['clips'],
+                [_file_name(clip) for clip in table['clips']],
                 row='caption',
                 column='clip',
                 value='cosine similarity',
@@ -242,11 +262,15 @@ def _card(rank: int, result: Mapping, read, budget: _Budget) -> str:
         if budget.take((len(drawn) + len(heard)) * 4 // 3):
             image = _picture(drawn, f'Spectrogram of {result["caption"]}')
             uri = base64.b64encode(heard).decode()
-            sound = f'{image}<audio controls src="data:audio/mpeg;base64,{uri}"></audio>'
+            sound = (
+                f'{image}<audio controls aria-label="Result {rank}" '
+                f'src="data:audio/mpeg;base64,{uri}"></audio>'
+            )
     kind = 'result relevant' if result['relevant'] else 'result'
     return (
         f'<div class="{kind}"><b>{rank}.</b> {caption} <span class="interval">'
-        f'{result["score"]:.3f}</span>{sound}<div class="note">{_text(result["id"])}</div></div>'
+        f'{result["score"]:.3f}</span>{sound}'
+        f'<div class="note">{_text(_file_name(result["id"]))}</div></div>'
     )
 
 
@@ -284,6 +308,11 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _picture(png: bytes, alt: str) -> str:
     uri = base64.b64encode(png).decode()
     return f'<img alt="{_text(alt)}" src="data:image/png;base64,{uri}">'
+
+
+def _file_name(record_id: str) -> str:
+    """The end of a record id: the rest is the path inside a package."""
+    return record_id.rsplit('/', 1)[-1]
 
 
 def _step(result: Mapping) -> str:

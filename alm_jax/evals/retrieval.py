@@ -117,9 +117,11 @@ class Retrieval:
         return bootstrap.scored(statistics, recordings)
 
     def _by_label(self, count: int) -> np.ndarray:
-        """``count`` clips spread evenly over the clips sorted by label, for pictures."""
+        """``count`` clips spread over the labels, for pictures; without one only if need be."""
         labels = self._source.columns['label'][self._rows]
         order = np.argsort(labels, kind='stable')
+        if (labels != '').sum() >= count:
+            order = order[labels[order] != '']
         return order[np.linspace(0, len(order) - 1, min(count, len(order))).astype(int)]
 
     def _similarity_table(self, text_audio, position):

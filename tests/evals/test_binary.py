@@ -23,11 +23,12 @@ def program(name, *arguments):
 
 
 def test_a_program_writes_the_result_of_the_newest_checkpoint(tiny_run, tmp_path):
-    done = program('zero_shot', '--workdir', tiny_run, '--out', tmp_path)
+    done = program('zero_shot', '--workdir', tiny_run, '--out', tmp_path, '--option', 'tags=true')
     assert done.returncode == 0, done.stderr
     assert 'top1' in done.stdout
     content = json.loads((tmp_path / 'evals/zero_shot/2.json').read_text())
     assert (content['n'], content['classes']) == (17, 6)
+    assert 0 < content['metrics']['tags_map'] < 1
 
 
 @pytest.mark.parametrize(
@@ -36,6 +37,7 @@ def test_a_program_writes_the_result_of_the_newest_checkpoint(tiny_run, tmp_path
         ([], 'give --workdir'),
         (['--workdir', 'no/such/run'], 'does not exist'),
         (['--wordir', 'x'], 'workdir'),
+        (['--workdir', 'x', '--option', 'text'], 'KEY=VALUE'),
     ],
 )
 def test_a_mistake_is_one_screen_and_exit_code_2(arguments, message):

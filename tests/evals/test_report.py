@@ -69,7 +69,7 @@ def test_every_picture_has_an_alt_text(text):
     pictures = [attributes for tag, attributes in Page(text).elements if tag == 'img']
     assert len(pictures) > 30
     assert all(picture['alt'] for picture in pictures)
-    for name in ('Confusion matrix', 'Similarity', 'Over training steps: loss, clips per s'):
+    for name in ('Confusion matrix', 'Similarity', 'loss over steps', 'top-1 over steps'):
         assert any(picture['alt'].startswith(name) for picture in pictures), name
 
 
@@ -86,7 +86,7 @@ def test_scores_and_intervals_are_on_the_page(text, run):
     found = json.loads((run / 'evals/zero_shot/2.json').read_text())['metrics']
     low, high = found['top1_ci95']
     assert f'{found["top1"]:.3f}<span class="interval"> [{low:.3f}, {high:.3f}]' in text
-    assert 'chance top1 0.167' in text
+    assert 'chance top-1 0.167' in text
 
 
 def test_without_the_data_the_page_says_so(run, tmp_path):

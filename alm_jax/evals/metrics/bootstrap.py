@@ -41,17 +41,20 @@ def scored(
     result = {}
     for name, value in point.items():
         result[name] = float(value)
-        result[f'{name}_ci95'] = None if alone else interval(spread[name])
+        result[f'{name}_ci95'] = None if alone else interval(spread[name], value)
     return result
 
 
-def interval(values_r: np.ndarray) -> list[float]:
-    """The 95 % percentile interval of a statistic's values over resamples.
+def interval(values_r: np.ndarray, value: float) -> list[float]:
+    """The 95 % percentile interval of a statistic's values over resamples, centred on ``value``.
 
-    A resample in which it is undefined (NaN: no clip drawn that it needs) is left out.
+    A resample has fewer distinct clips, and classes without any, so means over classes and average
+    precision are biased upwards in it: the mean of the resamples is moved to the value itself, and
+    what falls below zero is cut. A resample in which the statistic is undefined (NaN) is left out.
     """
-    low, high = np.nanquantile(np.asarray(values_r, np.float64), [0.025, 0.975])
-    return [float(low), float(high)]
+    values = np.asarray(values_r, np.float64)
+    low, high = np.nanquantile(values, [0.025, 0.975]) - np.nanmean(values) + value
+    return [float(max(low, 0.0)), float(high)]
 
 
 def weighted_mean(values_n: np.ndarray, weights: np.ndarray) -> np.ndarray:
