@@ -50,11 +50,12 @@ def interval(values_r: np.ndarray, value: float) -> list[float]:
 
     A resample has fewer distinct clips, and classes without any, so means over classes and average
     precision are biased upwards in it: the mean of the resamples is moved to the value itself, and
-    what falls below zero is cut. A resample in which the statistic is undefined (NaN) is left out.
+    no end goes beyond what a resample gave. Resamples where it is undefined (NaN) are left out.
     """
     values = np.asarray(values_r, np.float64)
-    low, high = np.nanquantile(values, [0.025, 0.975]) - np.nanmean(values) + value
-    return [float(max(low, 0.0)), float(high)]
+    ends = np.nanquantile(values, [0.025, 0.975]) - np.nanmean(values) + value
+    low, high = np.clip(ends, min(np.nanmin(values), value), max(np.nanmax(values), value))
+    return [float(low), float(high)]
 
 
 def weighted_mean(values_n: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from alm_jax.evals.metrics import bootstrap
+from alm_jax.evals.metrics import bootstrap, classification
 
 
 def test_clips_of_one_recording_are_drawn_together():
@@ -19,8 +19,9 @@ def test_interval_equals_explicit_resampling():
     values = rng.random(40)
     weights = bootstrap.recording_weights(ids, resamples=200, seed=3)
     means = [np.mean(np.repeat(values, row.astype(int))) for row in weights]
-    ours = bootstrap.interval(bootstrap.weighted_mean(values, weights))
-    np.testing.assert_allclose(ours, np.quantile(means, [0.025, 0.975]), atol=1e-12)
+    ours = bootstrap.interval(bootstrap.weighted_mean(values, weights), values.mean())
+    centred = np.quantile(means, [0.025, 0.975]) - np.mean(means) + values.mean()
+    np.testing.assert_allclose(ours, centred, atol=1e-12)
 
 
 def test_interval_covers_what_ten_copies_of_a_clip_do_not_tell():
@@ -30,7 +31,8 @@ def test_interval_covers_what_ten_copies_of_a_clip_do_not_tell():
 
     def width(ids):
         weights = bootstrap.recording_weights(ids)
-        low, high = bootstrap.interval(bootstrap.weighted_mean(correct, weights))
+        means = bootstrap.weighted_mean(correct, weights)
+        low, high = bootstrap.interval(means, correct.mean())
         return high - low
 
     clips = np.arange(200).astype(str)
@@ -43,7 +45,19 @@ def test_scored_gives_value_and_interval():
         lambda w: {'mean': bootstrap.weighted_mean(values, w)}, ['a', 'b', 'b']
     )
     assert scored['mean'] == pytest.approx(2 / 3)
-    assert scored['mean_ci95'] == [0, 1]
+    low, high = scored['mean_ci95']
+    assert 0 <= low < 2 / 3 < high <= 1
+
+
+def test_interval_of_a_mean_over_classes_holds_its_value():
+    # Many classes of one clip: a resample lacks a third of them, and its mean leaves those out.
+    target = np.arange(40)
+    correct = (target % 20 == 0).astype(float)
+    scored = bootstrap.scored(
+        lambda w: {'macro': classification.macro_mean(correct, target, w)}, target.astype(str)
+    )
+    low, high = scored['macro_ci95']
+    assert low <= scored['macro'] <= high
 
 
 def test_one_recording_has_no_interval():
