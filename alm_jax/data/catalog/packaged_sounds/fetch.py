@@ -4,6 +4,7 @@ The machine's own apt sources and keys are used, so apt checks the archive's sig
 cache and locks are not: no root, and no earlier ``apt-get update``, is needed.
 """
 
+import fcntl
 import os
 import pathlib
 import shutil
@@ -54,10 +55,13 @@ def fetch(names: Sequence[str], folder: pathlib.Path) -> list[str]:
             lacking, folder, 'apt-get is not on this machine (Debian or Ubuntu has it).'
         )
     folder.mkdir(parents=True, exist_ok=True)
-    apt = _Apt(folder.parent / 'apt')
-    apt.update(lacking, folder)
-    for name in lacking:
-        _download(apt, name, folder)
+    with open(folder / '.lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # apt's own lock would refuse a second process
+        lacking = [name for name in lacking if _find(name, folder) is None]
+        apt = _Apt(folder.parent / 'apt')
+        apt.update(lacking, folder)
+        for name in lacking:
+            _download(apt, name, folder)
     return lacking
 
 
@@ -122,19 +126,20 @@ def _download(apt: _Apt, name: str, folder: pathlib.Path) -> None:
         with tqdm(total=size, unit='B', unit_scale=True, desc=name) as bar:
             error = ''
             for wanted in (_with_version(name), name):
-                process = subprocess.Popen(
-                    apt.command('-qq', 'download', wanted),
-                    cwd=part,
-                    env={**os.environ, 'LC_ALL': 'C'},
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-                while process.poll() is None:
-                    time.sleep(_BATCH_SECONDS / 5)
-                    done = sum(f.stat().st_size for f in part.rglob('*') if f.is_file())
-                    bar.update(max(0, done - bar.n))
-                error = process.stderr.read() or error
+                with (part / 'log').open('w+') as log:
+                    process = subprocess.Popen(
+                        apt.command('-qq', 'download', wanted),
+                        cwd=part,
+                        env={**os.environ, 'LC_ALL': 'C'},
+                        stdout=subprocess.DEVNULL,
+                        stderr=log,
+                    )
+                    while process.poll() is None:
+                        time.sleep(_BATCH_SECONDS / 5)
+                        done = sum(f.stat().st_size for f in part.rglob('*') if f.is_file())
+                        bar.update(max(0, done - bar.n))
+                    log.seek(0)
+                    error = log.read() or error
                 files = sorted(part.glob('*.deb'))
                 if process.returncode == 0 and files:
                     bar.update(max(0, files[0].stat().st_size - bar.n))
