@@ -22,6 +22,7 @@ if [ ${#own_data[@]} -eq 0 ]; then
   step python -m alm_jax.evals.zero_shot --workdir "$workdir"
 fi
 step python -m alm_jax.evals.retrieval --workdir "$workdir" || echo 'Retrieval was not scored; the reason is above.'
+step python -m alm_jax.evals.report --workdir "$workdir"
 printf '\nReport page:  %s/report.html\n' "$workdir"
 printf 'Try next:     python -m alm_jax.classify YOUR.wav --labels "dog,siren,rain" --workdir %s   (after: source %s/bin/activate)\n' \
   "$workdir" "${VENV:-.venv}"

@@ -24,8 +24,8 @@ def get_config(arg=None):
     c.augment.time_masks = 1
     c.augment.freq_masks = 1
     if not smoke:
-        c.steps = 600
-        c.checkpoint.every = 300
+        c.steps = 300
+        c.checkpoint.every = 150
         for entry in c.evals.values():
-            entry.every = 300
+            entry.every = 150
     return c
