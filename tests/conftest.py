@@ -3,6 +3,7 @@
 import csv
 import fcntl
 import pathlib
+import signal
 import string
 
 import jax
@@ -15,6 +16,10 @@ from alm_jax.data.catalog.packaged_sounds import builder, fetch
 from alm_jax.load import load
 from alm_jax.tasks import build_task
 from alm_jax.training import checkpoint, optimizer, state
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would every program
+# they start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # label -> recordings of the package minetest-data; cuts of one recording differ after the dot.
 RECORDINGS = {
