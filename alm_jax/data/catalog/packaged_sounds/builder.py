@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import tensorflow_datasets as tfds
 from etils import epath
-from tensorflow_datasets.core import writer
+from tensorflow_datasets.core import shuffle, writer
 from tensorflow_datasets.proto import tf_example_pb2
 
 from alm_jax.data.catalog.packaged_sounds import captions, card, classes, splits
@@ -97,6 +97,9 @@ class PackagedSounds(tfds.core.GeneratorBasedBuilder):
             self._placed, self._report = place(
                 self.builder_config.name, pathlib.Path(self._data_dir_root)
             )
+        # Beyond this TFDS keeps records in files that it opens with TensorFlow. A split of tier
+        # full has 1.2 GB.
+        shuffle.MAX_MEM_BUFFER_SIZE = 4 << 30
         super().download_and_prepare(**kwargs)
 
 
