@@ -6,6 +6,7 @@ tensor_bundle.proto); ``variables.data-00000-of-00001`` holds the raw little-end
 Checksums are not verified: the caller pins sha256 of both files.
 """
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -62,15 +63,18 @@ def _array(key: str, entry: tuple[int, list[int], int, int], shard: bytes) -> np
     code, shape, offset, size = entry
     if code not in DTYPES:
         raise SavedModelError(f'{key}: data type {code} is not read.')
-    dtype, count = DTYPES[code], 1
-    for dim in shape:
-        count *= dim
+    if not all(isinstance(number, int) for number in (*shape, offset, size)):
+        raise SavedModelError(f'{key}: its entry in variables.index is damaged.')
+    dtype, count = DTYPES[code], math.prod(shape)
     if count * dtype.itemsize != size or offset + size > len(shard):
         raise SavedModelError(
             f'{key}: shape {shape} of {dtype} at byte {offset} does not fit its {size} bytes '
             f'or the shard of {len(shard)}.'
         )
-    return np.frombuffer(shard, dtype, count, offset).reshape(shape)
+    try:
+        return np.frombuffer(shard, dtype, count, offset).reshape(shape)
+    except (ValueError, OverflowError) as error:  # no values, or more axes than numpy has
+        raise SavedModelError(f'{key}: no array has shape {shape}: {error}.') from error
 
 
 def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -94,6 +98,8 @@ def _block(data: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
         raise SavedModelError('variables.index is compressed.')
     block = data[offset : offset + size]
     end = size - 4 - 4 * int.from_bytes(block[-4:], 'little')  # restart points, not needed
+    if end < 0:
+        raise SavedModelError(f'the block at {offset} of variables.index has no end.')
     key, position = b'', 0
     while position < end:
         shared, position = _varint(block, position)
