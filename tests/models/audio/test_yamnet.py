@@ -48,6 +48,26 @@ def test_padding_never_changes_the_result(variables):
         np.testing.assert_allclose(alone['pooled'][0], outputs['pooled'][row], atol=1e-5)
 
 
+def test_scores_are_the_clips_mean_class_probabilities(variables):
+    """They follow the 1024 of the embedding, count true patches only, and need no parameter."""
+    apply = jax.jit(YamNet(scores=True).apply)
+    mel, lengths = _mel(150), jnp.array([150, 98, 20])
+    plain, outputs = APPLY(variables, mel, lengths), apply(variables, mel, lengths)
+    assert outputs['pooled'].shape == (3, 1545)
+    np.testing.assert_allclose(outputs['pooled'][:, :1024], plain['pooled'], atol=1e-6)
+    logits = np.asarray(outputs['logits'], np.float64)
+    for row, patches in enumerate((3, 2, 1)):
+        expected = (1 / (1 + np.exp(-logits[row, :patches]))).mean(axis=0)
+        np.testing.assert_allclose(outputs['pooled'][row, -521:], expected, atol=1e-6)
+    unmasked = (1 / (1 + np.exp(-logits[2]))).mean(axis=0)
+    assert np.abs(unmasked - outputs['pooled'][2, -521:]).max() > 1e-3
+    padding = jnp.arange(150) >= lengths[:, None]
+    poisoned = apply(variables, jnp.where(padding[..., None], jnp.nan, mel), lengths)
+    np.testing.assert_array_equal(poisoned['pooled'], outputs['pooled'])
+    alone = apply(variables, mel[2:, :20], lengths[2:])
+    np.testing.assert_allclose(alone['pooled'][0], outputs['pooled'][2], atol=1e-5)
+
+
 @pytest.mark.parametrize(('hop', 'count'), [(96, 2), (12, 6)])
 def test_patch_hop(variables, hop, count):
     shapes = jax.eval_shape(YamNet(hop).apply, variables, _mel(150), jnp.array([150] * 3))
