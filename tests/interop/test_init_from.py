@@ -2,6 +2,8 @@
 
 import json
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors_numpy
@@ -22,7 +24,7 @@ def tree():
             'layers': {'attn': {'kernel': array(2, 3, 3)}},
             'embedding': {'embedding': array(5, 3)},
         },
-        'audio_projection': {'linear': {'kernel': array(530, 4)}},
+        'audio_projection': {'linear': {'kernel': array(1545, 4)}},
         'text_projection': {'linear': {'kernel': array(4, 4)}},
         'deep_projection': {'linear': {'kernel': array(4, 4)}, 'expand': {'kernel': array(4, 4)}},
     }
@@ -102,11 +104,45 @@ def test_class_names_start_scores_at_their_names(weights):
     params, _, report = init_from.initialise(tree(), {}, spec, data_dir(), embed_text)
     kernel = np.asarray(params['audio_projection']['linear']['kernel'])
     assert seen['identity']
-    assert not kernel[: 530 - 521].any()
+    assert not kernel[:-521].any()
     np.testing.assert_array_equal(kernel[-521:, 0], [len(name) for name in names])
     np.testing.assert_array_equal(kernel[-521:, 1], [name.count('a') for name in names])
     assert report.loaded == ['text_projection/linear/kernel', 'audio_projection/linear/kernel']
-    with pytest.raises(ConfigError, match=r'config\.model\.audio\.scores'):
-        init_from.initialise(
-            tree(), {}, {'text_projection': 'class_names:yamnet'}, data_dir(), embed_text
-        )
+
+
+@pytest.mark.parametrize('rows', [4, 1024])
+def test_class_names_need_class_scores(weights, rows):
+    """1024 is YamNet without its scores: enough rows for the names, but none of them a score."""
+    weights('yamnet')
+    params = tree() | {'audio_projection': {'linear': {'kernel': np.zeros((rows, 4), np.float32)}}}
+    spec = {'audio_projection': 'class_names:yamnet'}
+    with pytest.raises(ConfigError, match=rf'{rows} features.*config\.model\.audio\.scores'):
+        init_from.initialise(params, {}, spec, data_dir(), pytest.fail)  # before any text
+
+
+def test_class_names_need_a_classifier(weights):
+    weights('minilm')
+    spec = {'audio_projection': 'class_names:minilm'}
+    with pytest.raises(ConfigError, match='minilm is no classifier'):
+        init_from.initialise(tree(), {}, spec, data_dir(), pytest.fail)  # before any text
+
+
+def test_statistics_come_with_their_part_alone(tmp_path):
+    mean = np.full(3, 5, np.float32)
+    source = save(tmp_path, batch_stats__norm__mean=mean)
+    statistics = {part: {'norm': {'mean': np.zeros(3, np.float32)}} for part in ('text', 'other')}
+    extra = {'batch_stats': statistics, 'count': 3}
+    _, extra, report = init_from.initialise(tree(), extra, {'text': source}, tmp_path)
+    assert report.loaded == ['batch_stats/text/norm/mean']
+    assert extra['count'] == 3
+    np.testing.assert_array_equal(extra['batch_stats']['text']['norm']['mean'], mean)
+    np.testing.assert_array_equal(extra['batch_stats']['other']['norm']['mean'], 0)
+
+
+def test_leaves_keep_dtype_and_sharding(tmp_path):
+    source = save(tmp_path, layers__1__attn__kernel=np.full((3, 3), 7, np.float32))
+    params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.bfloat16), tree())
+    started, _, _ = init_from.initialise(params, {}, {'text': source}, tmp_path)
+    for new, old in zip(jax.tree.leaves(started), jax.tree.leaves(params), strict=True):
+        assert (new.shape, new.dtype, new.sharding) == (old.shape, old.dtype, old.sharding)
+    assert (started['text']['layers']['attn']['kernel'][1] == 7).all()

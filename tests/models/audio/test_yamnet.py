@@ -96,16 +96,3 @@ def test_bfloat16(variables):
 def test_wrong_front_end_is_named(variables):
     with pytest.raises(ValueError, match='64 mel bins, not 80'):
         YamNet().apply(variables, jnp.zeros((1, 96, 80)), jnp.array([96]))
-
-
-def test_scores_join_the_embedding(variables):
-    """The last 521 features are the mean class probabilities of the valid patches alone."""
-    lengths = jnp.array([150, 98, 20])
-    outputs = jax.jit(YamNet(scores=True).apply)(variables, _mel(150), lengths)
-    plain = APPLY(variables, _mel(150), lengths)
-    assert outputs['pooled'].shape == (3, 1024 + 521)
-    np.testing.assert_array_equal(outputs['pooled'][:, :1024], plain['pooled'])
-    probabilities = 1 / (1 + np.exp(-np.asarray(outputs['logits'], np.float64)))
-    for row, mask in enumerate(np.asarray(outputs['frame_mask'])):
-        expected = probabilities[row][mask].mean(axis=0)
-        np.testing.assert_allclose(outputs['pooled'][row, 1024:], expected, atol=1e-6)
