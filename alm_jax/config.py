@@ -41,14 +41,34 @@ def base() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.dir = ''  # '' is $ALM_JAX_DATA, else ~/.cache/alm_jax
-    # each: {'name': 'packaged_sounds/tiny:train', 'weight': 1.0, 'where': {'kind': ['sound']}}
+    # each: {'name': 'packaged_sounds/tiny:train', 'weight': 1.0, 'where': {'kind': ['sound']},
+    # 'blocklists': ('leaks.txt',)}
     config.data.train = ()
-    config.data.threads = 2  # decode threads of the loader
+    config.data.temperature = 0.0  # T above 0: shares go as weight * records ** (1 / T)
+    config.data.schedule = ()  # ((data_step, (weight of each dataset, ...)), ...) from there on
+    config.data.buckets = ()  # window lengths in seconds; () is front_end.seconds alone
+    config.data.pack = False  # rows hold several short clips, planned from their lengths
+    config.data.workers = 2  # decode processes of the loader; 0 is none
     config.data.prefetch = 4  # batches made ahead of the step
+    config.data.on_bad = 'skip'  # or 'fail': a record whose audio or text cannot be used
+    config.data.max_bad_share = 0.01  # of the records read; above it the run stops
+    config.data.allow_leaks = False  # train on records of the sets under config.evals
     config.data.scenes = ConfigDict()  # short clips joined and mixed, with joined captions
     config.data.scenes.share = 0.0  # of the rows that are scenes
     config.data.scenes.max_clips = 3
     config.data.scenes.overlay = 0.3  # probability that clips are mixed instead of joined
+    config.data.noise = ConfigDict()  # recordings mixed under a row's audio, on the host
+    config.data.noise.name = ''  # a dataset, as in config.data.train
+    config.data.noise.share = 0.0  # of the rows
+    config.data.noise.snr_db = (5.0, 20.0)  # (low, high)
+    config.data.reverb = ConfigDict()  # convolution with recorded impulse responses, on the host
+    config.data.reverb.name = ''
+    config.data.reverb.share = 0.0
+    config.data.gain_db = 0.0  # uniform in +-, on the host, before noise
+    config.data.text = ConfigDict()
+    config.data.text.keyword_share = 0.0  # of the rows whose caption is made from the tags
+    config.data.text.hard_negatives = 0  # captions a row that differ in order, attribute or noun
+    config.data.text.instruction = False  # a question and its answer instead of a caption
 
     config.front_end = ConfigDict()
     config.front_end.preset = 'yamnet'  # see alm_jax.audio.presets

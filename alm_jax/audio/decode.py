@@ -35,7 +35,7 @@ def decode(source: str | os.PathLike | bytes, name: str = '') -> tuple[np.ndarra
         a float file on an integer scale, or an absurd sampling rate.
     """
     name = name or ('audio' if isinstance(source, bytes) else os.fspath(source))
-    content = source if isinstance(source, bytes) else _read(source, name)
+    content = source if isinstance(source, bytes) else read_bytes(source)
     if not content:
         raise AudioError(f'{name} is empty (0 bytes).')
     try:
@@ -55,12 +55,13 @@ def decode(source: str | os.PathLike | bytes, name: str = '') -> tuple[np.ndarra
     return _mono(x, name), rate
 
 
-def _read(path: str | os.PathLike, name: str) -> bytes:
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """The content of a file. Raises AudioError, with the OSError as its cause."""
     try:
         with open(path, 'rb') as file:
             return file.read()
     except OSError as error:
-        raise AudioError(f'{name} cannot be read: {error.strerror}.') from error
+        raise AudioError(f'{os.fspath(path)} cannot be read: {error.strerror}.') from error
 
 
 def _cut_off(content: bytes, notes: str, ogg: bool) -> bool:

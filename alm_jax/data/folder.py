@@ -22,6 +22,7 @@ from absl import logging
 from alm_jax.audio import decode
 from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data import record
+from alm_jax.data.index import Index
 
 SPLITS = ('train', 'validation', 'test')
 _TEXT = ('label', 'language', 'kind', 'split', 'recording_id')
@@ -50,16 +51,15 @@ class Folder:
             raise ConfigError(f'{self._manifest}: split {split!r}? {did_you_mean(split, SPLITS)}')
         self.split = split
         self._records = self._read_records()
-        self.columns = record.make_columns(self._records)
+        self.index = Index.of(self._records)
 
     def __len__(self) -> int:
         return len(self._records)
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        fields = self._records[index]
-        audio, rate = decode.decode(self._root / fields['id'])
-        sizes = {'num_samples': len(audio), 'duration': len(audio) / rate}
-        return {**fields, **sizes, 'audio': decode.to_pcm16(audio), 'rate': rate}
+    def read(self, row: int) -> dict[str, Any]:
+        """Record ``row``, its audio as the bytes of the file."""
+        fields = self._records[row]
+        return {**fields, 'audio': decode.read_bytes(self._root / fields['id'])}
 
     def _read_records(self) -> list[dict[str, Any]]:
         by_file: dict[str, dict[str, Any]] = {}
@@ -95,7 +95,7 @@ class Folder:
             hint = did_you_mean(checked['split'], SPLITS)
             raise ConfigError(f"{where}: column 'split' is {checked['split']!r}. {hint}")
         checked['recording_id'] = checked['recording_id'] or file
-        checked['split'] = checked['split'] or _split_of(checked['recording_id'])
+        checked['split'] = checked['split'] or record.split_by_hash(checked['recording_id'])
         tags = [tag.strip() for tag in _text(fields, 'tags', where).split(',') if tag.strip()]
         return {'file': file, 'captions': captions, 'tags': tags, 'row': row, **checked}
 
@@ -155,11 +155,6 @@ def _find_manifest(root: pathlib.Path, manifest: str | os.PathLike) -> pathlib.P
                 raise ConfigError(f'captions {str(path)!r} must be a .csv or a .jsonl file.')
             return path.resolve()
     raise ConfigError(f'captions {str(manifest)!r} exists neither here nor in {root}.')
-
-
-def _split_of(recording_id: str) -> str:
-    share = record.stable_hash(recording_id) / 2**64
-    return 'train' if share < 0.8 else 'validation' if share < 0.9 else 'test'
 
 
 def _text(fields: dict[str, Any], name: str, where: str) -> str:

@@ -86,8 +86,7 @@ class BatchMaker:
             return self.transform(examples, row.key)
         except Exception as error:
             names = ', '.join(
-                f'{self.sources[d].columns["id"][i]!r} of {self.sources[d].name}'
-                for d, i in row.records
+                f'{self.sources[d].id(i)!r} of {self.sources[d].name}' for d, i in row.records
             )
             kind = ConfigError if isinstance(error, ConfigError | OSError) else RuntimeError
             raise kind(f'record {names}: {error}') from error
@@ -136,8 +135,8 @@ def batches(
         rows=plan.host_rows(config.batch_size, process_index, process_count),
     )
     read = grain.ReadOptions(
-        num_threads=config.data.threads,
-        prefetch_buffer_size=max(config.data.prefetch, config.data.threads),
+        num_threads=max(1, config.data.workers),
+        prefetch_buffer_size=max(config.data.prefetch, config.data.workers),
     )
     steps = grain.MapDataset.range(start_step, _NEVER_ENDS)
     return _until_closed(steps.map(make).to_iter_dataset(read))

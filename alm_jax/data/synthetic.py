@@ -14,6 +14,7 @@ import numpy as np
 
 from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data import record
+from alm_jax.data.index import Index
 
 RATE = 16_000  # Hz
 SIZES = {'train': 2_000, 'validation': 500, 'test': 500}
@@ -187,24 +188,22 @@ class SyntheticScenes:
                 f'synthetic_scenes has no split {split!r}. {did_you_mean(split, SIZES)}'
             )
         self._split = split
-        self.columns = record.make_columns(self._fields(index) for index in range(len(self)))
+        self.index = Index.of(self._fields(row) for row in range(len(self)))
 
     def __len__(self) -> int:
         return SIZES[self._split]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if not 0 <= index < len(self):
-            raise IndexError(f'record {index} of {len(self)}')
-        events, _ = self._scene(index)
-        return {**self._fields(index), 'audio': render_scene(events)}
+    def read(self, row: int) -> dict[str, Any]:
+        events, _ = self._scene(row)
+        return {**self._fields(row), 'audio': render_scene(events)}
 
-    def _scene(self, index: int) -> tuple[list[Event], int]:
-        rng = _generator(record.stable_hash(self._split), index)
+    def _scene(self, row: int) -> tuple[list[Event], int]:
+        rng = _generator(record.stable_hash(self._split), row)
         return _draw_events(rng, int(rng.integers(1, 3))), int(rng.integers(len(_ORDERS)))
 
-    def _fields(self, index: int) -> dict[str, Any]:
-        events, order = self._scene(index)
-        name = f'synthetic-{self._split}-{index:06d}'
+    def _fields(self, row: int) -> dict[str, Any]:
+        events, order = self._scene(row)
+        name = f'synthetic-{self._split}-{row:06d}'
         return _fields(name, events, describe(events, order))
 
 

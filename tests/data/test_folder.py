@@ -9,7 +9,7 @@ import soundfile
 
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError
-from alm_jax.data import folder, sources
+from alm_jax.data import folder, record, sources
 
 
 def write_tone(path, seconds=0.5, rate=16_000, channels=1, pitch=440.0):
@@ -77,8 +77,8 @@ def test_jsonl_is_read_like_csv(root):
     manifest = root / 'my.jsonl'
     manifest.write_text('\n\n'.join(map(json.dumps, lines)) + '\n')
     reader = folder.Folder(root, manifest)
-    assert [reader[i]['captions'] for i in range(2)] == [['A dog barks.'], ['Rain falls.']]
-    assert reader[0]['tags'] == ['dog', 'animal']
+    assert [reader.read(i)['captions'] for i in range(2)] == [['A dog barks.'], ['Rain falls.']]
+    assert reader.read(0)['tags'] == ['dog', 'animal']
 
 
 def test_rows_of_one_file_give_one_record_with_all_captions(root):
@@ -90,7 +90,10 @@ def test_rows_of_one_file_give_one_record_with_all_captions(root):
     ]
     write_csv(root / 'my.csv', [{'file': file, 'caption': caption} for file, caption in rows])
     reader = folder.Folder(root, 'my.csv')
-    assert [reader[i]['captions'] for i in range(len(reader))] == [['A dog.', 'A bark.'], ['Rain.']]
+    assert [reader.read(i)['captions'] for i in range(len(reader))] == [
+        ['A dog.', 'A bark.'],
+        ['Rain.'],
+    ]
 
 
 def many(root, count, first=0):
@@ -106,7 +109,7 @@ def test_a_record_added_moves_no_other(root):
     def splits():
         write_csv(root / 'my.csv', rows)
         names = ('train', 'validation', 'test')
-        return {n: set(folder.Folder(root, 'my.csv', n).columns['id'].tolist()) for n in names}
+        return {n: set(folder.Folder(root, 'my.csv', n).index.numpy('id').tolist()) for n in names}
 
     before = splits()
     rows[:0] = many(root, 50, first=200)
@@ -122,9 +125,9 @@ def test_cuts_of_one_recording_share_a_split(root):
     rows = [{**row, 'recording_id': f'tape{i % 10}'} for i, row in enumerate(many(root, 60))]
     write_csv(root / 'my.csv', rows)
     sides = [
-        set(folder.Folder(root, 'my.csv', name).columns['recording_id'].tolist())
+        set(folder.Folder(root, 'my.csv', name).index.numpy('recording_id').tolist())
         for name in ('train', 'validation', 'test')
-        if any(folder._split_of(f'tape{i}') == name for i in range(10))
+        if any(record.split_by_hash(f'tape{i}') == name for i in range(10))
     ]
     assert len(sides) > 1
     assert sum(map(len, sides)) == 10
@@ -137,7 +140,7 @@ def test_the_split_column_decides(root):
     ]
     write_csv(root / 'my.csv', rows)
     source = sources.open_source(f'folder:{root}?captions=my.csv&split=test', '/nowhere')
-    assert source.columns['id'].tolist() == ['dog.wav']
+    assert source.index.numpy('id').tolist() == ['dog.wav']
     with pytest.raises(ConfigError, match="no record in split 'validation'"):
         folder.Folder(root, 'my.csv', 'validation')
 
@@ -147,7 +150,7 @@ def test_a_file_changed_to_text_is_named_when_it_is_read(root):
     reader = folder.Folder(root, 'my.csv')
     (root / 'dog.wav').write_text('not audio')
     with pytest.raises(AudioError, match=r'dog\.wav'):
-        reader[0]
+        sources.Source('my', reader)[0]
 
 
 @pytest.mark.parametrize(

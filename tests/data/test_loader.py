@@ -79,7 +79,7 @@ def test_any_step_is_reached_at_once(config):
 
 def test_batches_do_not_depend_on_threads(config):
     whole = first(config, 4)
-    config.data.threads, config.data.prefetch = 7, 1
+    config.data.workers, config.data.prefetch = 7, 1
     assert_equal(first(config, 4), whole)
 
 

@@ -1,0 +1,43 @@
+"""Arrays of planning results: in memory while small, else files that are mapped when used."""
+
+import os
+import pathlib
+import uuid
+
+import numpy as np
+
+
+class Mapped:
+    """A one-dimensional array in an .npy file; pickling carries the path, not the numbers."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = pathlib.Path(path)
+        self._array = np.load(self.path, mmap_mode='r', allow_pickle=False)
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, at):
+        return self._array[at]
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        return np.asarray(self._array, dtype)
+
+    def __getstate__(self) -> pathlib.Path:
+        return self.path
+
+    def __setstate__(self, path: pathlib.Path) -> None:
+        self.__init__(path)
+
+
+def save(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Writes ``array`` as .npy, atomically: several hosts may write the same file at once."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'{path.name}.{uuid.uuid4().hex}.part')
+    try:
+        with open(temporary, 'wb') as file:
+            np.save(file, array, allow_pickle=False)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
