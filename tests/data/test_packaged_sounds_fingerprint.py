@@ -7,7 +7,8 @@ import pytest
 import soundfile
 import soxr
 
-from alm_jax.data.catalog.packaged_sounds import decoding, fetch, fingerprint, packages
+from alm_jax.data.catalog.packaged_sounds import decoding, fetch, packages
+from alm_jax.data.hygiene import fingerprint
 
 _COPIES = 40  # of each kind
 _MP3_RATES = (16000, 22050, 24000, 32000, 44100, 48000)

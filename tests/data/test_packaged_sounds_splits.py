@@ -7,9 +7,10 @@ import pathlib
 import numpy as np
 import pytest
 
-from alm_jax.data.catalog.packaged_sounds import fingerprint, splits
+from alm_jax.data.catalog.packaged_sounds import splits
 from alm_jax.data.catalog.packaged_sounds.clip import Clip
 from alm_jax.data.catalog.packaged_sounds.decoding import Recording
+from alm_jax.data.hygiene import fingerprint
 
 
 def _clip(package, member, kind='sound', **text) -> Clip:

@@ -25,10 +25,10 @@ from tqdm import tqdm
 
 from alm_jax import config as config_lib
 from alm_jax.audio import decode
-from alm_jax.data.catalog.packaged_sounds import fingerprint
 from alm_jax.data.catalog.packaged_sounds.clip import Clip
 from alm_jax.data.catalog.packaged_sounds.package import Package, write_atomic
 from alm_jax.data.catalog.packaged_sounds.sources import reading
+from alm_jax.data.hygiene import fingerprint
 
 # Modules of sources/, in the order of the records.
 SOURCES = (
@@ -80,7 +80,7 @@ class Recording:
         )
 
     def picture(self) -> np.ndarray:
-        """uint8 [frames, 32], see fingerprint.py."""
+        """uint8 [frames, 32], see hygiene/fingerprint.py."""
         bands = len(fingerprint._EDGES) - 1
         flat = np.fromfile(
             self.chunk.with_suffix('.bands'),

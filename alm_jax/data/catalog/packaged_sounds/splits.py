@@ -11,10 +11,10 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 
-from alm_jax.data.catalog.packaged_sounds import fingerprint
 from alm_jax.data.catalog.packaged_sounds.clip import Clip
 from alm_jax.data.catalog.packaged_sounds.decoding import Recording
 from alm_jax.data.catalog.packaged_sounds.sources.grouping import text_groups
+from alm_jax.data.hygiene import fingerprint
 
 SPLITS = ('train', 'validation', 'test')
 
