@@ -72,8 +72,12 @@ class Joined:
     def __init__(self, parts: Sequence[ArrayRecords]):
         self._parts = parts
         self._starts = np.cumsum([0, *map(len, parts)])
-        tables = [part.index.table for part in parts]
-        self.index = index.Index(pa.concat_tables(tables).unify_dictionaries())
+        made_from = repr([part.index.made_from for part in parts])
+        table = pa.concat_tables(part.index.table.replace_schema_metadata() for part in parts)
+        self.index = index.Index(table.replace_schema_metadata({'made_from': made_from}))
+
+    def __reduce__(self) -> tuple:
+        return Joined, (self._parts,)  # the joined index is made again, not copied
 
     def __len__(self) -> int:
         return int(self._starts[-1])

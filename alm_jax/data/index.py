@@ -3,6 +3,7 @@
 Opening 10**8 rows costs milliseconds and no memory; pages are read as they are touched.
 """
 
+import hashlib
 import os
 import pathlib
 import uuid
@@ -63,6 +64,12 @@ class Index:
 
     def __len__(self) -> int:
         return self.table.num_rows
+
+    @property
+    def digest(self) -> str:
+        """Names the content, for results kept on disk; '' when nothing is known of its origin."""
+        origin = f'{len(self)} {self.made_from}'
+        return hashlib.sha256(origin.encode()).hexdigest() if self.made_from else ''
 
     def __getstate__(self) -> dict[str, Any]:
         return {'path': self.path} if self.path else self.__dict__

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from alm_jax.config import ConfigError
-from alm_jax.data import location, plan, sources, transforms
+from alm_jax.data import location, plan, pools, sources, transforms
 
 _NEVER_ENDS = 2**40  # grain's range needs an end
 Tokenizer = Callable[..., dict[str, np.ndarray]]
@@ -51,13 +51,31 @@ def open_mixture(config: ConfigDict) -> tuple[list[sources.Source], plan.Mixture
         raise ConfigError("config.data.train is empty; name a dataset: ({'name': ...},).")
     data_dir = location.data_dir(config.data.dir)
     opened = [sources.open_source(entry, data_dir) for entry in entries]
+    weights = tuple(float(entry.get('weight', 1.0)) for entry in entries)
+    if config.data.temperature:
+        sizes = np.array([len(source) for source in opened], float)
+        weights = tuple((weights * sizes ** (1 / config.data.temperature)).tolist())
     mixture = plan.Mixture(
-        sizes=tuple(len(source) for source in opened),
-        weights=tuple(float(entry.get('weight', 1.0)) for entry in entries),
+        pools=tuple(
+            pools.make_pool(
+                source,
+                windows(config),
+                pack=config.data.pack,
+                cache_dir=sources.plans_dir(data_dir),
+            )
+            for source in opened
+        ),
+        weights=weights,
+        schedule=tuple((step, tuple(later)) for step, later in config.data.schedule),
         scene_share=config.data.scenes.share,
         scene_clips=config.data.scenes.max_clips,
     )
     return opened, mixture
+
+
+def windows(config: ConfigDict) -> tuple[float, ...]:
+    """Window lengths in seconds, rising: what a batch may have."""
+    return tuple(config.data.buckets) or (config.front_end.seconds,)
 
 
 @dataclasses.dataclass(frozen=True)

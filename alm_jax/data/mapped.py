@@ -30,14 +30,15 @@ class Mapped:
         self.__init__(path)
 
 
-def save(path: str | os.PathLike, array: np.ndarray) -> None:
+def save(path: str | os.PathLike, array: np.ndarray | Mapped) -> Mapped:
     """Writes ``array`` as .npy, atomically: several hosts may write the same file at once."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f'{path.name}.{uuid.uuid4().hex}.part')
     try:
         with open(temporary, 'wb') as file:
-            np.save(file, array, allow_pickle=False)
+            np.save(file, np.asarray(array), allow_pickle=False)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    return Mapped(path)

@@ -2,6 +2,12 @@
 
 No iterator has a state, so any step is reachable at once and a resume, on any number of hosts,
 gives the batches that an uninterrupted run would have had.
+
+A batch has one window length. The step decides which, by the share of units that need it; row
+``slot`` of the n-th batch of that window then has position n * batch_size + slot, the position
+decides the dataset, and how often that dataset came before decides the unit: the epochs of a
+dataset are permutations of its units, one after another. All three are closed forms (shares.py), so
+nothing is counted along the way. What is left of an epoch when a batch is full goes on in the next.
 """
 
 import dataclasses
@@ -10,39 +16,64 @@ import functools
 import numpy as np
 
 from alm_jax.config import ConfigError
+from alm_jax.data.permutation import shuffled
+from alm_jax.data.pools import Pool
+from alm_jax.data.shares import BLOCK, Shares, count, entropy_of, generator, locate
 
-# Rows over which the shares of the datasets are exact (to one row), and drawn in a new order.
-BLOCK = 1024
-_ROUNDS = 8  # of the cipher that shuffles an epoch
-_ROW_KEY, _BLOCK_ORDER, _EPOCH_ORDER, _COMPANIONS = range(4)  # purposes of randomness
+__all__ = ['BLOCK', 'Mixture', 'Row', 'host_rows', 'plan', 'substitute', 'window_of']
+
+# Purposes of randomness.
+_ROW_KEY, _WINDOWS, _DATASETS, _EPOCH, _COMPANIONS, _NOISE, _SUBSTITUTE = range(7)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Mixture:
     """Datasets with their shares of the rows.
 
     Attributes:
-      sizes: records of each dataset.
+      pools: the units of each dataset, all with the same windows.
       weights: relative shares of the rows (not of the records); they need not sum to one.
+      schedule: (data_step, weights) pairs in order: other weights from that step on.
       scene_share: share of the rows that draw on several records of one dataset.
       scene_clips: most records in such a row.
+      noises, noise_share: records of noise there are, and the share of the rows that get one.
+      impulses, impulse_share: the same for impulse responses.
     """
 
-    sizes: tuple[int, ...]
+    pools: tuple[Pool, ...]
     weights: tuple[float, ...]
+    schedule: tuple[tuple[int, tuple[float, ...]], ...] = ()
     scene_share: float = 0.0
     scene_clips: int = 2
+    noises: int = 0
+    noise_share: float = 0.0
+    impulses: int = 0
+    impulse_share: float = 0.0
 
     def __post_init__(self):
-        if not self.sizes or len(self.sizes) != len(self.weights) or min(self.sizes) < 1:
-            raise ConfigError(f'a mixture needs datasets with records and one weight each: {self}.')
-        if min(self.weights) <= 0 or len(self.sizes) > BLOCK:
+        sizes = [len(pool) for pool in self.pools]
+        if not sizes or min(sizes) < 1 or len({len(pool.sizes) for pool in self.pools}) != 1:
+            raise ConfigError(f'a mixture needs datasets with records, not {sizes}.')
+        steps = [step for step, _ in self.schedule]
+        if steps != sorted(set(steps)) or (steps and steps[0] < 1):
+            raise ConfigError(f'config.data.schedule must have rising steps above 0, not {steps}.')
+        if min(self.weights) <= 0 and not self.schedule:
             raise ConfigError(f'data.train weights must be above 0, not {self.weights}.')
+        for weights in (self.weights, *(weights for _, weights in self.schedule)):
+            if len(weights) != len(sizes) or min(weights) < 0 or sum(weights) <= 0:
+                raise ConfigError(
+                    f'{weights} are not the weights of {len(sizes)} datasets: one each, none below '
+                    '0, not all 0.'
+                )
         if not 0 <= self.scene_share <= 1 or self.scene_clips < 2:
             raise ConfigError(
                 f'data.scenes.share is {self.scene_share} (0 to 1) and data.scenes.max_clips is '
                 f'{self.scene_clips} (at least 2).'
             )
+
+    def scheduled_weights(self) -> list[tuple[int, tuple[float, ...]]]:
+        """(first data_step, weights) of each piece of the schedule."""
+        return [(0, self.weights), *self.schedule]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,32 +81,47 @@ class Row:
     """One row of a batch.
 
     Attributes:
-      records: (dataset, index) of each record; several make a scene. The first is the row's own:
-        counting only it, every record of a dataset comes once an epoch. The others are extra.
+      records: (dataset, index) of each record; several make a scene or a pack. In a scene, the
+        first is the row's own: counting only it, every record of a dataset comes once an epoch.
       key: 64 bits for all random choices of the row.
+      window: number of its window length; the same for all rows of a batch.
+      noise, impulse: number of the noise record and of the impulse response to apply, if any.
     """
 
     records: tuple[tuple[int, int], ...]
     key: int
+    window: int = 0
+    noise: int | None = None
+    impulse: int | None = None
 
 
 def plan(seed: int, data_step: int, mixture: Mixture, batch_size: int) -> list[Row]:
-    """The rows of the global batch ``data_step``, in O(batch_size + BLOCK) at any step.
+    """The rows of the global batch ``data_step``, in O(batch_size + BLOCK) at any step."""
+    window, datasets, ordinals = _draw(seed, data_step, mixture, batch_size)
+    keys = entropy_of(seed, _ROW_KEY, data_step).generate_state(batch_size, np.uint64)
+    return [
+        _row(seed, mixture, window, dataset, ordinal, key)
+        for dataset, ordinal, key in zip(datasets.tolist(), ordinals.tolist(), keys.tolist())
+    ]
 
-    Row ``slot`` has position data_step * batch_size + slot. Blocks of BLOCK positions hold each
-    dataset its quota of times, in an order drawn for the block; so the number of earlier rows of a
-    dataset has a closed form, and that number is mapped through a permutation of the epoch.
+
+def window_of(seed: int, data_step: int, mixture: Mixture, batch_size: int) -> int:
+    """The window of batch ``data_step``: what all its rows share."""
+    return _draw(seed, data_step, mixture, batch_size)[0]
+
+
+def substitute(row: Row, attempt: int, mixture: Mixture) -> Row:
+    """What takes the place of a row that cannot be used: attempt 1, 2, ... of a keyed sequence.
+
+    Another unit of the same dataset and window, so that the batch stays what the mixture asks for.
+    It depends on the row alone: every number of hosts gets the same.
     """
-    positions = np.arange(data_step * batch_size, (data_step + 1) * batch_size)
-    datasets, ordinals = _datasets_and_ordinals(seed, positions, mixture)
-    keys = _entropy(seed, _ROW_KEY, data_step).generate_state(batch_size, np.uint64)
-    rows = []
-    for dataset, ordinal, key in zip(datasets.tolist(), ordinals.tolist(), keys.tolist()):
-        epoch, place = divmod(ordinal, mixture.sizes[dataset])
-        own = shuffled(place, mixture.sizes[dataset], (seed, dataset, epoch))
-        companions = _companions(own, mixture.sizes[dataset], mixture, key)
-        rows.append(Row(tuple((dataset, index) for index in (own, *companions)), key))
-    return rows
+    dataset = row.records[0][0]
+    rng = generator(row.key, _SUBSTITUTE, attempt)
+    pool = mixture.pools[dataset]
+    records = pool.records(row.window, int(rng.integers(pool.sizes[row.window])))
+    own = tuple((dataset, index) for index in records)
+    return dataclasses.replace(row, records=own, key=int(rng.integers(1 << 63)))
 
 
 def host_rows(batch_size: int, process_index: int, process_count: int) -> slice:
@@ -88,79 +134,93 @@ def host_rows(batch_size: int, process_index: int, process_count: int) -> slice:
     return slice(process_index * rows, (process_index + 1) * rows)
 
 
-def quotas(weights: tuple[float, ...]) -> np.ndarray:
-    """Rows of each dataset in a block: largest remainders, and at least one."""
-    exact = np.array(weights, float) / sum(weights) * BLOCK
-    rows = np.maximum(1, np.floor(exact)).astype(int)
-    while rows.sum() != BLOCK:
-        step = 1 if rows.sum() < BLOCK else -1
-        need = np.where((rows > 1) | (step > 0), step * (exact - rows), -np.inf)
-        rows[np.argmax(need)] += step
-    return rows
+@dataclasses.dataclass(frozen=True)
+class _Piece:
+    """A stretch of steps with constant weights.
 
-
-def _datasets_and_ordinals(
-    seed: int, positions: np.ndarray, mixture: Mixture
-) -> tuple[np.ndarray, np.ndarray]:
-    """Of each position its dataset, and how many earlier positions have that dataset. Both [n]."""
-    rows = quotas(mixture.weights)
-    blocks, places = np.divmod(positions, BLOCK)
-    datasets = np.empty(len(positions), int)
-    ordinals = np.empty(len(positions), int)
-    for block in np.unique(blocks):
-        order = _generator(seed, _BLOCK_ORDER, int(block)).permutation(
-            np.repeat(np.arange(len(rows)), rows)
-        )
-        earlier = np.empty(BLOCK, int)
-        for dataset in range(len(rows)):
-            is_here = order == dataset
-            earlier[is_here] = np.arange(rows[dataset])
-        here = blocks == block
-        datasets[here] = order[places[here]]
-        ordinals[here] = block * rows[datasets[here]] + earlier[places[here]]
-    return datasets, ordinals
-
-
-def shuffled(place: int, size: int, epoch: tuple[int, int, int]) -> int:
-    """Where ``place`` comes in a permutation of range(size), drawn for (seed, dataset, epoch).
-
-    A Feistel cipher over the smallest even number of bits, walked until it falls below ``size``
-    (under four times on average): O(1), nothing held in memory. Black and Rogaway, "Ciphers with
-    arbitrary finite domains" (2002), sections 3 and 5. grain's index_shuffle (0.2.18), which does
-    this too, repeats an index for sizes 4**k + 1 and takes milliseconds below 2**10.
+    Attributes:
+      number: of the piece.
+      start: its first data_step.
+      windows: shares of the batches.
+      datasets: for each window, shares of the rows; None where no batch has that window.
+      earlier: int64 [windows, datasets]: rows of each in all earlier pieces.
     """
-    bits = ((size - 1).bit_length() + 1) // 2
-    while True:
-        left, right = place >> bits, place & ((1 << bits) - 1)
-        for key in _round_keys(epoch):
-            mixed = (right + key) * 0x9E3779B97F4A7C15 & (1 << 64) - 1  # Fibonacci hashing, twice
-            mixed = (mixed ^ mixed >> 32) * 0xD6E8FEB86659FD93 & (1 << 64) - 1
-            left, right = right, left ^ (mixed >> 64 - bits)
-        place = left << bits | right
-        if place < size:
-            return place
+
+    number: int
+    start: int
+    windows: Shares
+    datasets: tuple[Shares | None, ...]
+    earlier: np.ndarray
 
 
-@functools.lru_cache(maxsize=256)
-def _round_keys(epoch: tuple[int, int, int]) -> list[int]:
-    seed, *counters = epoch
-    return _entropy(seed, _EPOCH_ORDER, *counters).generate_state(_ROUNDS, np.uint64).tolist()
+@functools.lru_cache(maxsize=8)
+def _pieces(seed: int, mixture: Mixture, batch_size: int) -> list[_Piece]:
+    units_wd = np.array([pool.sizes for pool in mixture.pools]).T
+    fractions_wd = units_wd / units_wd.sum(0)
+    schedule = mixture.scheduled_weights()
+    ends = [step for step, _ in schedule[1:]]
+    earlier_wd = np.zeros(units_wd.shape, int)
+    pieces = []
+    for number, (start, weights) in enumerate(schedule):
+        weights_wd = fractions_wd * weights
+        windows = Shares(tuple(weights_wd.sum(1)))
+        datasets = tuple(Shares(tuple(w)) if w.sum() > 0 else None for w in weights_wd)
+        pieces.append(_Piece(number, start, windows, datasets, earlier_wd))
+        if number < len(ends):
+            batches = count(windows, ends[number] - start, (seed, _WINDOWS, number))
+            rows = [
+                count(datasets[w], n * batch_size, (seed, _DATASETS, number, w))
+                if n
+                else np.zeros(len(weights), int)
+                for w, n in enumerate(batches.tolist())
+            ]
+            earlier_wd = earlier_wd + np.array(rows)
+    return pieces
+
+
+def _draw(
+    seed: int, data_step: int, mixture: Mixture, batch_size: int
+) -> tuple[int, np.ndarray, np.ndarray]:
+    """(window of the batch, dataset of each row, how often it came before in that window)."""
+    pieces = _pieces(seed, mixture, batch_size)
+    piece = [piece for piece in pieces if piece.start <= data_step][-1]
+    since = np.array([data_step - piece.start])
+    windows, batches = locate(piece.windows, since, (seed, _WINDOWS, piece.number))
+    window = int(windows[0])
+    positions = int(batches[0]) * batch_size + np.arange(batch_size)
+    datasets, ordinals = locate(
+        piece.datasets[window], positions, (seed, _DATASETS, piece.number, window)
+    )
+    return window, datasets, ordinals + piece.earlier[window][datasets]
+
+
+def _row(seed: int, mixture: Mixture, window: int, dataset: int, ordinal: int, key: int) -> Row:
+    pool = mixture.pools[dataset]
+    epoch, place = divmod(ordinal, pool.sizes[window])
+    unit = shuffled(place, pool.sizes[window], (seed, _EPOCH, dataset, window, epoch))
+    units = [unit, *_companions(unit, pool.sizes[window], mixture, key)]
+    records = tuple((dataset, index) for u in units for index in pool.records(window, u))
+    noise = impulse = None
+    if mixture.noise_share or mixture.impulse_share:
+        rng = generator(key, _NOISE)
+        noise = _drawn(rng, mixture.noises, mixture.noise_share)
+        impulse = _drawn(rng, mixture.impulses, mixture.impulse_share)
+    return Row(records, key, window, noise, impulse)
 
 
 def _companions(own: int, size: int, mixture: Mixture, key: int) -> list[int]:
-    """Further records of a scene: distinct, and none is the row's own."""
-    rng = _generator(key, _COMPANIONS)
-    if size < 2 or rng.random() >= mixture.scene_share:
+    """Further units of a scene: distinct, and none is the row's own."""
+    if size < 2 or not mixture.scene_share:
+        return []
+    rng = generator(key, _COMPANIONS)
+    if rng.random() >= mixture.scene_share:
         return []
     how_many = min(int(rng.integers(1, mixture.scene_clips)), size - 1)
     others = rng.choice(size - 1, how_many, replace=False, shuffle=False)
     return [int(other) + int(other >= own) for other in others]
 
 
-def _entropy(seed: int, purpose: int, *counters: int) -> np.random.SeedSequence:
-    """Independent per purpose. A last 1, for SeedSequence takes (a, b) and (a, b, 0) as equal."""
-    return np.random.SeedSequence((seed, purpose, *counters, 1))
-
-
-def _generator(seed: int, purpose: int, *counters: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(_entropy(seed, purpose, *counters)))
+def _drawn(rng: np.random.Generator, size: int, share: float) -> int | None:
+    """One of ``size`` with probability ``share``; the generator moves on alike either way."""
+    wanted, number = rng.random() < share, int(rng.integers(max(1, size)))
+    return number if wanted and size else None

@@ -4,21 +4,23 @@ A reader behind a Source has ``len(reader)``, ``reader.index`` (alm_jax.data.ind
 ``reader.read(row)``, a record whose audio may still be the bytes of an audio file.
 """
 
+import hashlib
 import os
 import pathlib
 import pkgutil
 import re
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from alm_jax.config import ConfigError, did_you_mean
-from alm_jax.data import array_records, catalog, folder, record, synthetic
+from alm_jax.data import array_records, catalog, folder, mapped, record, synthetic
 from alm_jax.data.mapped import Mapped
 
-ENTRY_KEYS = ('name', 'folder', 'captions', 'split', 'weight', 'where')
+ENTRY_KEYS = ('name', 'folder', 'captions', 'split', 'weight', 'where', 'blocklists')
+_KEEP_FROM = 100_000  # records; filtering fewer takes no time
 
 
 class Source:
@@ -30,12 +32,16 @@ class Source:
       name: for messages.
       index: planning columns of all records of the reader, without reading any audio.
       rows: those of the reader that belong to the source; None is all.
+      digest: names the records, for results kept on disk; '' where that is not known.
       columns: {field of record.COLUMNS: array [len(source)]}, made when asked for.
     """
 
-    def __init__(self, name: str, reader: Any, rows: np.ndarray | Mapped | None = None):
+    def __init__(
+        self, name: str, reader: Any, rows: np.ndarray | Mapped | None = None, digest: str = ''
+    ):
         self.name = name
         self.rows = rows
+        self.digest = reader.index.digest if rows is None else digest
         self._reader = reader
         self.columns = Columns(self)
 
@@ -63,24 +69,56 @@ class Source:
         """The id of record ``i``."""
         return self.index.value('id', self.row(i))
 
-    def where(self, condition: Mapping[str, Any]) -> 'Source':
+    def where(
+        self, condition: Mapping[str, Any], cache_dir: str | os.PathLike | None = None
+    ) -> 'Source':
         """The records that a condition admits (see ``index.Index.rows_where``).
+
+        Args:
+          condition: column -> value, values or range.
+          cache_dir: where the rows of a large dataset are kept, so that they are found once.
 
         Raises:
           ConfigError: a column that does not exist, or no record left.
         """
-        try:
-            rows = self.index.rows_where(condition)
-        except ConfigError as error:
-            raise ConfigError(f'{self.name}: {error}') from error
-        if self.rows is not None:
-            rows = np.intersect1d(rows, self.rows)
-        if not len(rows):
+
+        def find() -> np.ndarray:
+            try:
+                return self.index.rows_where(condition)
+            except ConfigError as error:
+                raise ConfigError(f'{self.name}: {error}') from error
+
+        kept = self._keep(find, repr(sorted(condition.items())), cache_dir)
+        if not len(kept):
             present = {name: np.unique(self.columns[name])[:20].tolist() for name in condition}
             raise ConfigError(
                 f'{self.name}: no record is left after where {dict(condition)}. Values: {present}.'
             )
-        return Source(self.name, self._reader, rows)
+        return kept
+
+    def without(self, paths: Sequence[str], cache_dir: str | os.PathLike | None = None) -> 'Source':
+        """The records that no blocklist names (see ``alm_jax.data.hygiene.blocklists``)."""
+        from alm_jax.data.hygiene import blocklists
+
+        lists = [blocklists.read(path) for path in paths]
+        digests = repr([hashlib.sha256(pathlib.Path(p).read_bytes()).hexdigest() for p in paths])
+        return self._keep(
+            lambda: blocklists.rows_not_blocked(self.index, lists), digests, cache_dir
+        )
+
+    def _keep(self, find: Callable, what: str, cache_dir: str | os.PathLike | None) -> 'Source':
+        """The source with the rows of the index that ``find`` gives and that it has already."""
+        digest = hashlib.sha256(f'{self.digest} {what}'.encode()).hexdigest() if self.digest else ''
+        path = pathlib.Path(cache_dir or '', digest, 'rows.npy')
+        if keep := bool(cache_dir and digest and len(self) >= _KEEP_FROM):
+            try:
+                return Source(self.name, self._reader, Mapped(path), digest)
+            except FileNotFoundError:
+                pass
+        rows = find()
+        if self.rows is not None:
+            rows = np.intersect1d(rows, self.rows)
+        return Source(self.name, self._reader, mapped.save(path, rows) if keep else rows, digest)
 
     def sorted_indices(self) -> np.ndarray:
         """Indices in the order of record ids (code point order): the order of every evaluation."""
@@ -138,12 +176,20 @@ def open_source(
     if str(entry.get('name', '')).startswith('folder:'):
         entry = {**entry, **_folder_entry(entry.pop('name'))}
     source = _open_folder(entry) if entry.get('folder') else _open_named(entry, data_dir)
+    plans = plans_dir(data_dir)
     for condition in (entry.get('where'), where):
         if condition:
-            source = source.where(condition)
+            source = source.where(condition, plans)
+    if entry.get('blocklists'):
+        source = source.without(entry['blocklists'], plans)
     if not len(source):
         raise ConfigError(f'{source.name} holds no record.')
     return source
+
+
+def plans_dir(data_dir: str | os.PathLike) -> pathlib.Path:
+    """Where results of planning are kept: selections, buckets and packs of large datasets."""
+    return pathlib.Path(data_dir, 'plans')
 
 
 def _folder_entry(name: str) -> dict[str, str]:
