@@ -106,6 +106,9 @@ class Index:
           condition: column -> a value, a list of values, or {'min': a, 'max': b} (inclusive,
             either may be left out), as in {'kind': ['sound'], 'duration': {'max': 30}}.
 
+        Returns:
+          uint32 or int64 [rows], rising.
+
         Raises:
           ConfigError: an unknown column, or a value of another type than the column's.
         """
@@ -113,14 +116,15 @@ class Index:
             if name not in record.COLUMNS:
                 hint = did_you_mean(name, list(record.COLUMNS))
                 raise ConfigError(f'where {name!r} is not a column. {hint}')
+        kind = np.uint32 if len(self) < 1 << 32 else np.int64
         if not condition:
-            return np.arange(len(self))
-        kept = [np.zeros(0, np.int64)]
+            return np.arange(len(self), dtype=kind)
+        kept = [np.zeros(0, kind)]
         for start, batch in self.parts(*condition):
             keep = np.ones(batch.num_rows, bool)
             for name, wanted in condition.items():
                 keep &= _admitted(name, batch.column(name), wanted)
-            kept.append(start + np.flatnonzero(keep))
+            kept.append((start + np.flatnonzero(keep)).astype(kind))
         return np.concatenate(kept)
 
     def write(self, path: str | os.PathLike, made_from: str = '') -> None:

@@ -23,11 +23,13 @@ def pack(seconds: np.ndarray, window: float) -> tuple[np.ndarray, np.ndarray]:
       (uint32 [n] clips of all packs end to end, int64 [packs + 1] where each pack starts). Which
       clips of equal length come together is arbitrary, but the same every time.
     """
-    steps = np.clip(np.ceil(seconds.astype(np.float64) / window * _STEPS), 1, _STEPS).astype(int)
+    exact = np.ceil(seconds.astype(np.float64) / window * _STEPS)
+    steps = np.clip(exact, 1, _STEPS).astype(np.uint16)
     counts = np.bincount(steps, minlength=_STEPS + 1)
     # Clips of one length in an arbitrary order: neighbours in a corpus are often alike.
-    order = np.random.Generator(np.random.Philox(len(seconds))).permutation(len(seconds))
-    by_length = order[np.argsort(steps[order], kind='stable')].astype(np.uint32)
+    order = np.arange(len(seconds), dtype=np.uint32)
+    np.random.Generator(np.random.Philox(len(seconds))).shuffle(order)
+    by_length = order[np.argsort(steps[order], kind='stable')]
     taken = np.cumsum(counts) - counts
     members, sizes = [np.zeros(0, np.uint32)], [np.zeros(0, int)]
     for lengths, repeats in patterns(counts):

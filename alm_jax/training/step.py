@@ -1,6 +1,6 @@
 """The training step: one jitted, donated function from (state, batch) to (state, metrics)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -62,3 +62,39 @@ def make_train_step(task: Any, optimizer: Optimizer, *, seed: int, mesh: Mesh) -
         in_shardings=(everywhere, sharding.batch_sharding(mesh)),
         out_shardings=everywhere,
     )
+
+
+def compile_shapes(
+    train_step: Any, state: TrainState, specs: Sequence[Mapping[str, Any]], mesh: Mesh
+) -> TrainStep:
+    """The step compiled for every batch that will come, before the first one.
+
+    Args:
+      train_step: from ``make_train_step``.
+      state: arrays or their shapes.
+      specs: for each kind of batch, its arrays' global shapes and dtypes by name.
+
+    Returns:
+      ``(state, batch) -> (state, metrics)``; a batch of other shapes is a RuntimeError, for hosts
+      that compile at different steps wait for each other in the dark.
+    """
+    rows = sharding.batch_sharding(mesh)
+    compiled = {}
+    for spec in specs:
+        batch = {
+            name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=rows)
+            for name, array in spec.items()
+        }
+        compiled[_shapes(spec)] = train_step.lower(state, batch).compile()
+
+    def compiled_step(state, batch):
+        found = compiled.get(_shapes(batch))
+        if found is None:
+            raise RuntimeError(f'no step was compiled for a batch of {dict(_shapes(batch))}.')
+        return found(state, batch)
+
+    return compiled_step
+
+
+def _shapes(batch: Mapping[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    return tuple(sorted((name, tuple(array.shape)) for name, array in batch.items()))

@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 import toy
 
 from alm_jax.training import checkpoint, sharding, step
@@ -98,3 +99,19 @@ def test_the_seed_and_the_data_step_decide_the_rng():
 
     assert loss(0, 0) == loss(0, 0)
     assert len({loss(0, 0), loss(1, 0), loss(0, 1)}) == 3
+
+
+def test_every_shape_is_compiled_before_the_first_step():
+    """Batches of two sizes take turns; a third size is an error, never a compilation."""
+    task, optimizer, mesh, plain = toy.make(toy.make_config())
+    _, _, _, ahead = toy.make(toy.make_config())
+    jitted = step.make_train_step(task, optimizer, seed=0, mesh=mesh)
+    specs = [toy.batch(0, rows) for rows in (8, 16)]
+    compiled = step.compile_shapes(jitted, ahead, specs, mesh)
+    for data_step, rows in enumerate((8, 16, 8)):
+        made = sharding.put_batch(toy.batch(data_step, rows), mesh)
+        plain, expected = jitted(plain, made)
+        ahead, numbers = compiled(ahead, made)
+        assert jax.device_get(numbers) == jax.device_get(expected)
+    with pytest.raises(RuntimeError, match='no step was compiled'):
+        compiled(ahead, sharding.put_batch(toy.batch(0, 24), mesh))
