@@ -16,6 +16,7 @@ RUNTIME = [
     'optax>=0.2.5',
     'orbax-checkpoint>=0.11',
     'pyarrow>=17',
+    'pyyaml>=6.0.2',
     'safetensors>=0.5',
     'soundfile>=0.13',
     'soxr>=0.5',

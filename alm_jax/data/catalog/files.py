@@ -1,0 +1,259 @@
+"""The files of an official distribution under ``manual_dir``: the shared readers of all datasets.
+
+Tables and audio may lie in folders, as unpacked, or still in the zip and tar archives that were
+fetched. Names come from the dataset's own tables, so none may lead out of ``manual_dir``.
+"""
+
+import io
+import os
+import pathlib
+import tempfile
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import IO, Any
+
+import yaml
+
+from alm_jax.config import ConfigError
+from alm_jax.data.catalog import archives, plain_tables, rows
+from alm_jax.data.catalog.declaration import Clip
+
+_COLON = ('_', '-', '')  # what file systems and downloaders write for a colon
+
+
+class Files:
+    """Readers over one ``manual_dir``.
+
+    A ``name`` is a path in it, with '/'. A table that is not there is looked for in the archives
+    that lie at its top or carry its folder's name ('a/b.csv' in a.zip). Several names may be given
+    where releases differ; the first that is there is read.
+    """
+
+    def __init__(
+        self,
+        manual_dir: str | os.PathLike,
+        layout: str = '',
+        scratch: str | os.PathLike | None = None,
+    ):
+        """Reads nothing yet.
+
+        Args:
+          manual_dir: holds the distribution.
+          layout: what it should hold, for messages.
+          scratch: where compressed tars are laid out; by default a temporary folder that is gone
+            with this object.
+
+        Raises:
+          ConfigError: no such folder.
+        """
+        self.root = pathlib.Path(manual_dir).expanduser().absolute()
+        self._layout = layout
+        if not self.root.is_dir():
+            raise ConfigError(f'manual_dir {str(manual_dir)!r} does not exist.{self._wanted()}')
+        self._own_scratch = None if scratch else tempfile.TemporaryDirectory(prefix='alm_jax-')
+        self._scratch = pathlib.Path(scratch or self._own_scratch.name)
+        self._archives: dict[str, list[pathlib.Path]] = {}  # folder -> archives
+        self._members: dict[pathlib.Path, archives.Members] = {}
+        self._found_last: dict[str, str] = {}  # folder -> the ending its last file had
+
+    def csv(self, *names: str, **options: Any) -> Iterator[rows.Row]:
+        """Rows of a CSV or TSV (delimiter='\\t'); options as in ``rows.read_csv``."""
+        name, file = self._open(names)
+        return rows.read_csv(file, name, **options)
+
+    def jsonl(self, *names: str) -> Iterator[rows.Row]:
+        """The objects of a JSONL file."""
+        name, file = self._open(names)
+        return rows.read_jsonl(file, name)
+
+    def json(self, *names: str) -> Any:
+        """The value of a JSON file."""
+        return rows.json_value(*self._open(names)[::-1])
+
+    def json_rows(self, *names: str, key: str = '') -> Iterator[tuple[str, rows.Row]]:
+        """(key or number, object) of a JSON array or object, one at a time: for any size.
+
+        ``key`` says where it stands in the file's top object; '' is the whole file.
+        """
+        name, file = self._open(names)
+        return rows.read_json_rows(file, name, key)
+
+    def yaml(self, *names: str) -> Any:
+        """The plain value of a YAML file; tags that would make objects are refused."""
+        name, file = self._open(names)
+        loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
+        try:
+            with file:
+                return yaml.load(file, loader)  # either is safe_load's
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f'{name} cannot be read as YAML: {error}') from error
+
+    def table(self, *names: str) -> Any:
+        """The plain value of a .pkl file, read without pickle (plain_tables.py)."""
+        name, file = self._open(names)
+        with file:
+            return plain_tables.parse(file.read(), name)
+
+    def lines(self, *names: str, encoding: str = 'utf-8') -> Iterator[str]:
+        """The lines of a text file, stripped, without empty ones."""
+        name, file = self._open(names)
+        try:
+            with io.TextIOWrapper(file, encoding.replace('utf-8', 'utf-8-sig')) as text:
+                yield from filter(None, map(str.strip, text))
+        except UnicodeDecodeError as error:
+            raise ConfigError(f'{name} is not {encoding} text.') from error
+
+    def has(self, *names: str) -> bool:
+        """Whether one of the names is there, as a file, a folder or an archive's member."""
+        return any(self._path(n).exists() or self._members_called(n) for n in names)
+
+    def files(self, pattern: str, *folders: str) -> list[str]:
+        """Names of the files that match, on disk and in archives, sorted.
+
+        Args:
+          pattern: matched from the right at a '/', as in '*.trans.txt' or 'Actor_*/*.wav'.
+          folders: where to look, with all below; all of ``manual_dir`` by default.
+        """
+        found = set()
+        for folder in folders or ('',):
+            found.update(path.relative_to(self.root).as_posix() for path in self._walk(folder))
+            for archive in self._archives_below(folder):
+                above = archive.parent.relative_to(self.root)
+                found.update((above / name).as_posix() for name in self._index(archive).names)
+        return sorted(name for name in found if pathlib.PurePosixPath(name).match(pattern))
+
+    def audio(self, name: str, *folders: str) -> Clip | None:
+        """The clip called ``name``; None when it is not there.
+
+        Any ending of AUDIO will do, whatever ending ``name`` has or lacks; a colon in it may have
+        become '_', '-' or nothing; and so may the form of accents have changed.
+
+        Args:
+          name: file name, or path below a folder ('yes/0a7c2a8d_nohash_0.wav').
+          folders: where to look, in turn; ``manual_dir`` itself by default. A folder stands also
+            for the archive of its name and for archives inside it.
+
+        Raises:
+          ConfigError: a name that leads out of ``manual_dir``, or that two members could be.
+        """
+        given = archives.audio_ending(name)
+        stem = name[: -len(given) or None]
+        for folder in folders or ('',):
+            for spelling in _spellings(stem):
+                if clip := self._audio_file(folder, spelling, given):
+                    return clip
+            for spelling in _spellings(stem):
+                if clip := self._audio_member(folder, spelling):
+                    return clip
+        return None
+
+    def youtube(self, video: str, start: float, *folders: str, seconds: float = 10) -> Clip | None:
+        """The clip of a YouTube video under one of the names that downloaders give it.
+
+        With a start: 'ID_30', 'ID_30.000', 'ID_30_40', 'ID_30.000_40.000', 'ID_30000_40000'
+        (milliseconds), 'ID_000030'; without: 'ID'. A 'Y' may stand before any of them. The file is
+        taken to be the clip, not the whole video.
+        """
+        end = start + seconds
+        times = [
+            *(f'_{start:g}', f'_{start:.3f}', f'_{start:g}_{end:g}', f'_{start:.3f}_{end:.3f}'),
+            *(f'_{1000 * start:.0f}_{1000 * end:.0f}', f'_{int(start):06d}', ''),
+        ]
+        for time in times:
+            for prefix in ('', 'Y'):
+                if clip := self.audio(f'{prefix}{video}{time}.wav', *folders):
+                    return clip
+        return None
+
+    def missing(self, *names: str) -> ConfigError:
+        """What to raise when none of the names is there."""
+        listed = ' or '.join(map(repr, names))
+        packed = sorted(p.name for p in self.root.glob('*.7z')) + sorted(
+            p.name for p in self.root.glob('*.z01')
+        )
+        hint = f'\nUnpack first: {", ".join(packed)}.' if packed else ''
+        return ConfigError(f'{listed} is not in {self.root}.{hint}{self._wanted()}')
+
+    def _wanted(self) -> str:
+        return f'\nWhat --manual_dir must hold:\n{self._layout}' if self._layout else ''
+
+    def _path(self, name: str) -> pathlib.Path:
+        path = pathlib.Path(os.path.normpath(self.root / name))  # links stay links
+        if not path.is_relative_to(self.root) or '\0' in name:
+            raise ConfigError(f'{name!r} leads out of {self.root}.')
+        return path
+
+    def _open(self, names: Sequence[str]) -> tuple[str, IO[bytes]]:
+        for name in names:
+            path = self._path(name)
+            if path.is_file():
+                return str(path), path.open('rb')
+            if clip := self._members_called(name):
+                content = archives.read(clip.path, clip.span, clip.member)
+                return str(clip), io.BytesIO(content)
+        raise self.missing(*names)
+
+    def _members_called(self, name: str) -> Clip | None:
+        """The member of exactly this name, in the archives of its folders."""
+        parts = name.split('/')
+        for split in range(len(parts)):
+            folder, rest = '/'.join(parts[:split]), '/'.join(parts[split:])
+            for archive in self._archives_of(folder):
+                if found := self._index(archive).file(rest):
+                    return _clip(found)
+        return None
+
+    def _audio_file(self, folder: str, stem: str, given: str) -> Clip | None:
+        likely = [ending for ending in (given, self._found_last.get(folder)) if ending]
+        for ending in dict.fromkeys([*likely, *archives.AUDIO, '.WAV', '.MP3', '.FLAC']):
+            path = self._path(f'{folder}/{stem}{ending}' if folder else stem + ending)
+            if path.is_file():
+                self._found_last[folder] = ending
+                return Clip(str(path))
+        return None
+
+    def _audio_member(self, folder: str, stem: str) -> Clip | None:
+        for archive in self._archives_of(folder):
+            if found := self._index(archive).audio(stem):
+                return _clip(found)
+        for archive in self._archives_of('') if folder else ():
+            if found := self._index(archive).audio(f'{folder}/{stem}'):
+                return _clip(found)
+        return None
+
+    def _index(self, archive: pathlib.Path) -> archives.Members:
+        if archive not in self._members:
+            self._members[archive] = archives.Members(archive, self._scratch)
+        return self._members[archive]
+
+    def _archives_of(self, folder: str) -> list[pathlib.Path]:
+        """Those in the folder itself, and those that carry its name."""
+        if folder not in self._archives:
+            path = self._path(folder)
+            named = [path.with_name(path.name + s) for s in archives.SUFFIXES] if folder else []
+            inside = sorted(path.iterdir()) if path.is_dir() else []
+            self._archives[folder] = [
+                p for p in (*named, *inside) if archives.suffix_of(p.name) and p.is_file()
+            ]
+        return self._archives[folder]
+
+    def _archives_below(self, folder: str) -> list[pathlib.Path]:
+        """Those that carry the folder's name, and those in it or below."""
+        below = [path for path in self._walk(folder) if archives.suffix_of(path.name)]
+        return list(dict.fromkeys([*self._archives_of(folder), *below]))
+
+    def _walk(self, folder: str) -> Iterator[pathlib.Path]:
+        for place, _, names in os.walk(self._path(folder), followlinks=True):
+            yield from (pathlib.Path(place, name) for name in names if not name.startswith('._'))
+
+
+def _clip(found: tuple[str, str, archives.Span]) -> Clip:
+    path, member, span = found
+    return Clip(path, member, span=span)
+
+
+def _spellings(name: str) -> list[str]:
+    """The forms that a name may have on disk, the given one first."""
+    plain = [name, *(name.replace(':', other) for other in _COLON)]
+    forms = [unicodedata.normalize(form, text) for text in plain for form in ('NFC', 'NFD')]
+    return list(dict.fromkeys([*plain, *forms]))
