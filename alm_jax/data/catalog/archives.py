@@ -31,7 +31,7 @@ _LARGEST = 4 << 30  # bytes of a member when inflated: more is damage or hostile
 Span = tuple[int, int, int, int, int]
 
 
-AUDIO = ('.wav', '.flac', '.mp3', '.ogg', '.opus', '.m4a', '.aac', '.webm', '.mp4')
+AUDIO = ('.wav', '.flac', '.mp3', '.ogg', '.opus', '.au', '.m4a', '.aac', '.webm', '.mp4')
 
 
 def suffix_of(name: str) -> str:

@@ -151,8 +151,8 @@ def freesound(number: str | int) -> str:
 
 
 def bbc(number: str) -> str:
-    """The recording_id of a BBC sound effect, as in its file name: 'bbc/07075051'."""
-    return f'bbc/{number}'
+    """The recording_id of a BBC sound effect, in capitals: 'bbc/07075051', 'bbc/NHU05030045'."""
+    return f'bbc/{number.upper()}'
 
 
 _YOUTUBE = re.compile(r'(?:^|.*/)Y?(?P<id>[A-Za-z0-9_-]{11})(?:_\d[\d._]*)?(?:\.[a-z0-9]{3,4})?$')

@@ -7,8 +7,11 @@ fetched. Names come from the dataset's own tables, so none may lead out of ``man
 import io
 import os
 import pathlib
+import shutil
 import tempfile
 import unicodedata
+import uuid
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
@@ -50,8 +53,9 @@ class Files:
         self._layout = layout
         if not self.root.is_dir():
             raise ConfigError(f'manual_dir {str(manual_dir)!r} does not exist.{self._wanted()}')
-        self._own_scratch = None if scratch else tempfile.TemporaryDirectory(prefix='alm_jax-')
-        self._scratch = pathlib.Path(scratch or self._own_scratch.name)
+        own = pathlib.Path(tempfile.gettempdir(), f'alm_jax-{uuid.uuid4().hex}')
+        self._scratch = pathlib.Path(scratch or own)
+        weakref.finalize(self, shutil.rmtree, own, ignore_errors=True)
         self._archives: dict[str, list[pathlib.Path]] = {}  # folder -> archives
         self._members: dict[pathlib.Path, archives.Members] = {}
         self._found_last: dict[str, str] = {}  # folder -> the ending its last file had
@@ -65,6 +69,19 @@ class Files:
         """The objects of a JSONL file."""
         name, file = self._open(names)
         return rows.read_jsonl(file, name)
+
+    def parquet(self, pattern: str, *folders: str) -> Iterator[rows.Row]:
+        """Rows of all Parquet files that ``files`` finds, in the order of their names.
+
+        Raises:
+          ConfigError: there is none.
+        """
+        names = self.files(pattern, *folders)
+        if not names:
+            raise self.missing(*(f'{folder}/{pattern}' for folder in folders or ('',)))
+        for name in names:
+            name, file = self._open([name])
+            yield from rows.read_parquet(file, name)
 
     def json(self, *names: str) -> Any:
         """The value of a JSON file."""
@@ -146,6 +163,35 @@ class Files:
                 if clip := self._audio_member(folder, spelling):
                     return clip
         return None
+
+    def samples(self, folder: str) -> Iterator[tuple[str, rows.Row, Clip | None]]:
+        """(key, JSON object, audio) of the WebDataset samples in a folder's tars, with all below.
+
+        A sample is N.json with N.flac or another audio file beside it. Unpacked tars will do. The
+        key is the path below the folder, with the tar's name, without the ending.
+        """
+        root = self._path(folder)
+        for path in sorted(path for path in self._walk(folder) if path.suffix == '.json'):
+            if path.name != 'sizes.json':  # how many samples each tar has
+                stem = path.relative_to(root).with_suffix('').as_posix()
+                row = rows.as_row(rows.json_value(path.open('rb'), str(path)), str(path))
+                yield stem, row, self.audio(f'{folder}/{stem}')
+        for archive in self._archives_below(folder):
+            place = archive.relative_to(root if archive.is_relative_to(root) else root.parent)
+            key = place.as_posix().removesuffix(archives.suffix_of(archive.name))
+            yield from self._tar_samples(archive, key)
+
+    def _tar_samples(
+        self, archive: pathlib.Path, key: str
+    ) -> Iterator[tuple[str, rows.Row, Clip | None]]:
+        members = archives.Members(archive, self._scratch)  # not kept: there may be thousands
+        for name in filter(lambda name: name.endswith('.json'), members.names):
+            path, member, span = members.file(name)
+            content, where = archives.read(path, span, member), f'{archive}/{name}'
+            row = rows.as_row(rows.json_value(io.BytesIO(content), where), where)
+            stem = name.removesuffix('.json')
+            audio = members.audio(stem)
+            yield f'{key}/{stem.rsplit("/", 1)[-1]}', row, _clip(audio) if audio else None
 
     def youtube(self, video: str, start: float, *folders: str, seconds: float = 10) -> Clip | None:
         """The clip of a YouTube video under one of the names that downloaders give it.

@@ -2,10 +2,11 @@
 
 Such a file is a program for a small stack machine. The operations that build dictionaries, lists,
 tuples, sets, texts, bytes and numbers are carried out here; every other one, which could name or
-call code, is refused by its name.
+call code, is refused by its name. A defaultdict is taken for the dictionary that it holds.
 """
 
 import ast
+import dataclasses
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +15,16 @@ from alm_jax.config import ConfigError
 
 # What is refused, by the names of the format's documentation.
 _REFUSED = {
-    b'c': 'GLOBAL', b'\x93': 'STACK_GLOBAL', b'R': 'REDUCE', b'b': 'BUILD', b'i': 'INST',
+    b'b': 'BUILD', b'i': 'INST',
     b'o': 'OBJ', b'\x81': 'NEWOBJ', b'\x92': 'NEWOBJ_EX', b'\x82': 'EXT1', b'\x83': 'EXT2',
     b'\x84': 'EXT4', b'P': 'PERSID', b'Q': 'BINPERSID', b'\x97': 'NEXT_BUFFER',
     b'\x98': 'READONLY_BUFFER', b'\x96': 'BYTEARRAY8',
 }  # fmt: skip
+# Names that stand for nothing but data. They are never looked up: each is a mark of this module.
+_DEFAULT_DICT = ('collections', 'defaultdict')
+_FACTORIES = {
+    (module, name) for module in ('builtins', '__builtin__') for name in ('list', 'dict', 'int')
+}
 _MARK = object()
 _MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError)
 _SCALARS = (str, bytes, int, float, bool, type(None))
@@ -42,12 +48,20 @@ def parse(content: bytes, name: str) -> Any:
         raise ConfigError(f'{name} is damaged: not a table of plain values ({error}).') from error
 
 
+@dataclasses.dataclass(frozen=True)
+class _Name:
+    """A name on the stack: (module, name), never the thing it names."""
+
+    of: tuple[str, str]
+
+
 class _Machine:
     def __init__(self, content: bytes):
         self._content = content
         self._at = 0
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
+        self._named = False
 
     def run(self) -> Any:
         while True:
@@ -56,16 +70,20 @@ class _Machine:
                 value = self._pop()
                 if self._stack:
                     raise _Damaged('values are left over at its end')
+                if self._named and _holds_name(value):
+                    raise self._refused('GLOBAL')
                 return value
             if opcode not in _OPERATIONS:
-                known = _REFUSED.get(opcode)
-                raise _Damaged(
-                    f'operation {known} at byte {self._at - 1} would name or call code, which is '
-                    'never done; only tables of plain values are read'
-                    if known
-                    else f'unknown operation {opcode!r} at byte {self._at - 1}'
-                )
+                if known := _REFUSED.get(opcode):
+                    raise self._refused(known)
+                raise _Damaged(f'unknown operation {opcode!r} at byte {self._at - 1}')
             _OPERATIONS[opcode](self)
+
+    def _refused(self, operation: str) -> _Damaged:
+        return _Damaged(
+            f'operation {operation} near byte {self._at - 1} would name or call code, which is '
+            'never done; only tables of plain values are read'
+        )
 
     def _take(self, count: int) -> bytes:
         taken = self._content[self._at : self._at + count]
@@ -128,8 +146,44 @@ class _Machine:
         line = self._line().removesuffix('L')
         self.push({'00': False, '01': True}[line] if line in ('00', '01') else int(line))
 
+    def name_line(self) -> None:
+        self._name('GLOBAL', self._line(), self._line())
+
+    def name_on_stack(self) -> None:
+        name, module = self._pop(), self._pop()
+        self._name('STACK_GLOBAL', module, name)
+
+    def _name(self, operation: str, module: Any, name: Any) -> None:
+        if (module, name) != _DEFAULT_DICT and (module, name) not in _FACTORIES:
+            raise self._refused(f'{operation} {module} {name}')
+        self._named = True
+        self.push(_Name((module, name)))
+
+    def default_dict(self) -> None:
+        """REDUCE of a defaultdict, empty as it always is there; what it holds follows."""
+        arguments, name = self._pop(), self._pop()
+        factory = arguments[0] if isinstance(arguments, tuple) and len(arguments) == 1 else None
+        if name != _Name(_DEFAULT_DICT) or not (
+            arguments == () or (isinstance(factory, _Name) and factory.of in _FACTORIES)
+        ):
+            raise self._refused('REDUCE')
+        self.push({})
+
     def long_integer(self, form: str) -> None:
         self.push(int.from_bytes(self._sized(form), 'little', signed=True))
+
+
+def _holds_name(value: Any) -> bool:
+    """Whether a name is left among the values."""
+    found, seen = [value], set()
+    while found:
+        part = found.pop()
+        if isinstance(part, _Name):
+            return True
+        if isinstance(part, dict | list | tuple | set | frozenset) and id(part) not in seen:
+            seen.add(id(part))
+            found.extend(part.values() if isinstance(part, dict) else part)
+    return False
 
 
 def _pairs(values: list[Any]) -> list[tuple[Any, Any]]:
@@ -188,6 +242,9 @@ _OPERATIONS: dict[bytes, Callable[[_Machine], Any]] = {
     b'B': lambda m: m.push(m._sized('<I')),
     b'C': lambda m: m.push(m._sized('<B')),
     b'\x8e': lambda m: m.push(m._sized('<Q')),
+    b'c': lambda m: m.name_line(),
+    b'\x93': lambda m: m.name_on_stack(),
+    b'R': lambda m: m.default_dict(),
     b'}': lambda m: m.push({}),
     b']': lambda m: m.push([]),
     b')': lambda m: m.push(()),

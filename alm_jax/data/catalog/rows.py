@@ -1,10 +1,13 @@
-"""Rows of CSV, TSV, JSON and JSONL files, one at a time; mistakes name file, row and column."""
+"""Rows of CSV, TSV, JSON, JSONL and Parquet files; mistakes name file, row and column."""
 
 import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet
 
 from alm_jax.config import ConfigError, did_you_mean
 
@@ -148,11 +151,24 @@ def read_jsonl(file: IO[bytes], name: str) -> Iterator[Row]:
             yield as_row(value, where)
 
 
+def read_parquet(file: IO[bytes], name: str) -> Iterator[Row]:
+    """Rows of a Parquet file, a batch of them in memory; lists and structures as Python's own."""
+    number = 0
+    try:
+        with file, pyarrow.parquet.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(batch_size=1024):
+                for cells in batch.to_pylist():
+                    number += 1
+                    yield Row(cells, f'{name}, row {number}')
+    except (pa.ArrowException, OSError) as error:
+        raise ConfigError(f'{name} cannot be read as Parquet: {error}') from error
+
+
 def json_value(file: IO[bytes], name: str) -> Any:
     """The value of a whole JSON file; closed at the end."""
     try:
-        with file:
-            return json.load(io.TextIOWrapper(file, 'utf-8-sig'))
+        with io.TextIOWrapper(file, 'utf-8-sig') as text:
+            return json.load(text)
     except ValueError as error:
         raise ConfigError(f'{name}: not JSON ({error}).') from error
 
