@@ -24,6 +24,29 @@ class LayerNorm(nn.Module):
         return (y * scale + bias).astype(x.dtype)
 
 
+class RmsNorm(nn.Module):
+    """Root mean square normalisation (Zhang and Sennrich 2019, https://arxiv.org/abs/1910.07467).
+
+    Parameter ``scale`` [d] is float32; the result has the dtype of the input.
+
+    Attributes:
+      epsilon: added to the mean square.
+      offset: added to ``scale``; 1 in Gemma, whose stored scale starts at 0.
+    """
+
+    epsilon: float = 1e-6
+    offset: float = 0.0
+
+    @nn.compact
+    def __call__(self, x):
+        """[..., d] -> [..., d]."""
+        start = nn.initializers.constant(1.0 - self.offset)
+        scale = self.param('scale', start, (x.shape[-1],)) + self.offset
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
+        return (y * scale).astype(x.dtype)
+
+
 class FrozenBatchNorm(nn.Module):
     """Batch normalisation with stored statistics that training never updates.
 

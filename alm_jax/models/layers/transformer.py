@@ -1,41 +1,77 @@
 """Transformer blocks and their stack, scanned over the layers."""
 
+import functools
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from alm_jax import config as config_lib
 from alm_jax.models.layers.attention import MultiHeadAttention
 from alm_jax.models.layers.dense import Dense
-from alm_jax.models.layers.norm import LayerNorm
+from alm_jax.models.layers.norm import LayerNorm, RmsNorm
 
 REMAT = {'none': lambda block: block, 'block': lambda block: nn.remat(block, prevent_cse=False)}
 
 
+ACTIVATIONS = {
+    'gelu': functools.partial(jax.nn.gelu, approximate=False),
+    'gelu_tanh': functools.partial(jax.nn.gelu, approximate=True),
+    'quick_gelu': lambda x: x * jax.nn.sigmoid(1.702 * x),
+    'relu': jax.nn.relu,
+    'silu': jax.nn.silu,
+}
+NORMS = {'layer': LayerNorm, 'rms': RmsNorm, 'rms_from_one': functools.partial(RmsNorm, offset=1.0)}
+
+
 class Mlp(nn.Module):
-    """Dense ``up`` to ``width``, exact (erf) GELU, Dense ``down`` back to the input size."""
+    """Dense ``up`` to ``width``, activation, Dense ``down`` back to the input size.
+
+    With ``gated``, the activation of Dense ``gate`` multiplies ``up`` (SwiGLU and GeGLU, Shazeer
+    2020, https://arxiv.org/abs/2002.05202).
+    """
 
     width: int
+    activation: str = 'gelu'
+    gated: bool = False
+    use_bias: bool = True
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x):
         """[..., d] -> [..., d] in ``dtype``."""
-        y = jax.nn.gelu(Dense(self.width, dtype=self.dtype, name='up')(x), approximate=False)
-        return Dense(x.shape[-1], dtype=self.dtype, name='down')(y)
+
+        def dense(features, name):
+            return Dense(features, use_bias=self.use_bias, dtype=self.dtype, name=name)
+
+        activation = ACTIVATIONS[self.activation]
+        y = dense(self.width, 'up')(x)
+        y = activation(dense(self.width, 'gate')(x)) * y if self.gated else activation(y)
+        return dense(x.shape[-1], 'down')(y)
 
 
 class TransformerBlock(nn.Module):
-    """Attention and MLP with residuals; layer norms before them (ViT) or after the sums (BERT).
+    """Attention and MLP with residuals; norms before them (ViT) or after the sums (BERT).
 
-    Parameters: ``attn``, ``attn_norm``, ``mlp``, ``mlp_norm``.
+    Parameters: ``attn``, ``attn_norm``, ``mlp``, ``mlp_norm``; with ``cross`` also ``cross_attn``
+    and ``cross_attn_norm`` between them.
 
     Attributes:
       heads: attention heads.
       mlp_width: hidden size of the MLP.
       post_norm: False is ViT's order x + f(norm(x)); True is BERT's norm(x + f(x)).
-      norm_epsilon: of the layer norms.
+      norm: 'layer', 'rms', or 'rms_from_one' (Gemma).
+      norm_epsilon: of the norms.
+      activation: of the MLP, a key of ACTIVATIONS.
+      gated: whether the MLP has a gate.
+      mlp_bias: whether the MLP has biases.
+      attention: further attributes of MultiHeadAttention, for both attentions but for ``causal``
+        and ``window``, which are the first one's.
+      cross: whether there is attention to a memory.
       dropout: rate on the output of attention and of the MLP.
       train: whether dropout is on (it then needs the rng stream 'dropout').
       dtype: compute and result dtype.
@@ -44,32 +80,69 @@ class TransformerBlock(nn.Module):
     heads: int
     mlp_width: int
     post_norm: bool = False
+    norm: str = 'layer'
     norm_epsilon: float = 1e-6
+    activation: str = 'gelu'
+    gated: bool = False
+    mlp_bias: bool = True
+    attention: Mapping[str, Any] = FrozenDict()
+    cross: bool = False
     dropout: float = 0.0
     train: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x_btd, mask_bt=None):
-        """[b, t, d], bool [b, t] -> ([b, t, d], the same), the carry and output of nn.scan."""
+    def __call__(
+        self,
+        x_btd,
+        mask_bt=None,
+        bias_bhts=None,
+        rope_btd=None,
+        memory_bsd=None,
+        memory_mask_bs=None,
+    ):
+        """One block, in the form that nn.scan carries.
+
+        Args:
+          x_btd: [b, t, d].
+          mask_bt: bool [b, t], positions that may be attended to; None is all.
+          bias_bhts, rope_btd: see MultiHeadAttention.
+          memory_bsd, memory_mask_bs: what ``cross`` attends to, [b, s, e] and bool [b, s].
+
+        Returns:
+          ([b, t, d], the same).
+        """
         drop = nn.Dropout(self.dropout, deterministic=not self.train)
-        attn = MultiHeadAttention(self.heads, dtype=self.dtype, name='attn')
-        mlp = Mlp(self.mlp_width, dtype=self.dtype, name='mlp')
-        attn_norm = LayerNorm(self.norm_epsilon, name='attn_norm')
-        mlp_norm = LayerNorm(self.norm_epsilon, name='mlp_norm')
-        if self.post_norm:
-            x_btd = attn_norm(x_btd + drop(attn(x_btd, mask_bt)))
-            x_btd = mlp_norm(x_btd + drop(mlp(x_btd)))
-        else:
-            x_btd = x_btd + drop(attn(attn_norm(x_btd), mask_bt))
-            x_btd = x_btd + drop(mlp(mlp_norm(x_btd)))
+
+        def attention(name, **options):
+            options = {**self.attention, **options}
+            return MultiHeadAttention(self.heads, dtype=self.dtype, name=name, **options)
+
+        def residual(name, x, f):
+            norm = NORMS[self.norm](self.norm_epsilon, name=name)
+            return norm(x + drop(f(x))) if self.post_norm else x + drop(f(norm(x)))
+
+        attn = attention('attn')
+        x_btd = residual(
+            'attn_norm', x_btd, lambda x: attn(x, mask_bt, bias_bhts=bias_bhts, rope_btd=rope_btd)
+        )
+        if self.cross:
+            cross = attention('cross_attn', causal=False, window=None)
+            x_btd = residual(
+                'cross_attn_norm', x_btd, lambda x: cross(x, memory_mask_bs, memory_bsd=memory_bsd)
+            )
+        mlp = Mlp(
+            self.mlp_width, self.activation, self.gated, self.mlp_bias, self.dtype, name='mlp'
+        )
+        x_btd = residual('mlp_norm', x_btd, mlp)
         return x_btd, x_btd
 
 
 def transformer_stack(depth: int, *, remat: str = 'none', **block) -> nn.Module:
     """``depth`` TransformerBlocks as one scanned module named 'layers'.
 
-    Inside a compact method: ``x_btd, hidden_lbtd = transformer_stack(...)(x_btd, mask_bt)``.
+    Inside a compact method: ``x_btd, hidden_lbtd = transformer_stack(...)(x_btd, mask_bt)``; the
+    block's further inputs follow, the same for all layers.
     Every parameter has a leading axis of size ``depth`` and lives directly under ``layers`` of the
     calling module, so its canonical name is ``layers/3/attn/query/kernel``.
 
