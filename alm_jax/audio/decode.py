@@ -1,4 +1,4 @@
-"""Audio files to mono float32, and 16-bit PCM both ways."""
+"""Audio files to mono float32, whole or in part, and 16-bit PCM both ways."""
 
 import io
 import os
@@ -11,10 +11,24 @@ from alm_jax.config import ConfigError
 FULL_SCALE = 32768.0  # int16 PCM divided by this lies in [-1, 1)
 RATES = (1000, 384000)  # Hz; a header outside is damaged or not audio
 _READABLE = 'Readable: wav, flac, ogg, mp3, opus.'
+_BELIEVED = 1 << 28  # samples; a longer file, or one of unknown length, is read in blocks
+_BLOCK = 1 << 22
+_INTEGER = ('PCM_S8', 'PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'ULAW', 'ALAW')
+# Codecs whose decoder gives, after a seek, the bits that it gives on its way from the start.
+_SEEKS = (*_INTEGER, 'FLOAT', 'DOUBLE', 'VORBIS', 'OPUS')
+_MP3_FRAME = 1152  # samples, at 32 kHz and above
+_MP3_DELAY = 1105  # samples an encoder usually puts before the first one: 576 + 529
+# Frames to decode before a part of an MP3: 511 bytes of bit reservoir are 7 frames of 32 kbit/s,
+# and each overlaps the next. Without them a part begins with noise (up to full scale was seen).
+_MP3_WARM_UP = 8
 
 
 class AudioError(ConfigError):
     """Audio that cannot be used; the message names the file and the reason."""
+
+
+class UnreadableFile(AudioError, OSError):
+    """The system could not read a file, which says nothing about its content and may pass."""
 
 
 def decode(source: str | os.PathLike | bytes, name: str = '') -> tuple[np.ndarray, int]:
@@ -31,73 +45,247 @@ def decode(source: str | os.PathLike | bytes, name: str = '') -> tuple[np.ndarra
       (float32 [n] in [-1, 1], rate in Hz), n >= 1.
 
     Raises:
-      AudioError: missing or empty file, not audio, truncated, no samples, NaN or infinite samples,
-        a float file on an integer scale, or an absurd sampling rate.
+      UnreadableFile: missing, or the system cannot read it.
+      AudioError: empty file, not audio, truncated, no samples, NaN or infinite samples, a float
+        file on an integer scale, or an absurd sampling rate.
     """
-    name = name or ('audio' if isinstance(source, bytes) else os.fspath(source))
-    content = source if isinstance(source, bytes) else read_bytes(source)
-    if not content:
-        raise AudioError(f'{name} is empty (0 bytes).')
-    try:
-        with soundfile.SoundFile(io.BytesIO(content)) as file:
-            rate, expected, notes = file.samplerate, file.frames, file.extra_info
-            ogg = file.format == 'OGG'
-            x = file.read(dtype='float32', always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError) as error:
-        reason = str(getattr(error, 'error_string', error)).strip()
-        raise AudioError(f'{name} cannot be decoded as audio ({reason}). {_READABLE}') from error
-    if not RATES[0] <= rate <= RATES[1]:
-        raise AudioError(
-            f'{name} has a sampling rate of {rate} Hz; expected {RATES[0]} to {RATES[1]}.'
-        )
-    if len(x) < expected or _cut_off(content, notes, ogg):
-        raise AudioError(f'{name} is truncated: it ends after {len(x)} samples. Fetch it again.')
-    return _mono(x, name), rate
+    with _File(source, name) as file:
+        return file.whole(), file.rate
+
+
+def decode_part(
+    source: str | os.PathLike | bytes, name: str, start: int, frames: int
+) -> tuple[np.ndarray, int]:
+    """Samples [start, start + frames) of what ``decode`` gives, decoding little else.
+
+    The same bits; but parts of an MP3 may differ from the whole by 2.4e-7 (a hundredth of a step of
+    16 bits), as its filters then sum in another order. A truncated file is an error wherever the
+    part lies, NaN samples only where they lie in the part.
+
+    Args:
+      source: a path, or the content of a file.
+      name: what messages call it; '' is the path.
+      start: first sample, at the file's own rate.
+      frames: most samples to return, at least 1.
+
+    Returns:
+      (float32 [n] in [-1, 1], rate in Hz), 1 <= n <= frames; n < frames only at the end of the
+      file. Of an MP3 whose header tells no length, where ``header`` can only estimate, a part
+      beyond the end is moved to the last ``frames`` samples.
+
+    Raises:
+      UnreadableFile, AudioError: as ``decode``, and when the file ends before ``start``.
+    """
+    with _File(source, name) as file:
+        return file.part(start, frames), file.rate
+
+
+def header(source: str | os.PathLike | bytes, name: str = '') -> tuple[int, int]:
+    """(number of samples, rate in Hz) as a file's header has them, without decoding.
+
+    The number is an estimate for an MP3 without a Xing header, and 0 for a stream that tells none.
+
+    Raises:
+      UnreadableFile, AudioError: as ``decode``, as far as a header shows it.
+    """
+    with _File(source, name) as file:
+        return file.length or 0, file.rate
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """The content of a file. Raises AudioError, with the OSError as its cause."""
+    """The content of a file. Raises UnreadableFile."""
     try:
         with open(path, 'rb') as file:
             return file.read()
     except OSError as error:
-        raise AudioError(f'{os.fspath(path)} cannot be read: {error.strerror}.') from error
+        message = f'{os.fspath(path)} cannot be read: {error.strerror}.'
+        raise UnreadableFile(message) from error
 
 
-def _cut_off(content: bytes, notes: str, ogg: bool) -> bool:
-    """Whether a file lacks its end though libsndfile, which reads what is there, does not mind."""
-    if ogg:
-        # The last page's segment table gives its size (RFC 3533). The end-of-stream flag proves
-        # nothing: real encoders forget it.
-        page = content[content.rfind(b'OggS') :]
-        return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
-    for line in notes.splitlines():
-        if line.startswith('data : ') and '(should be ' in line:  # wav: declared size, then found
-            declared, found = line.removeprefix('data : ').rstrip(')').split(' (should be ')
-            # A size of 2 GiB and more stands for 'unknown' in streamed files; 1 is a pad byte.
-            return int(found) + 1 < int(declared) < 2**31 - 1
-    return False
+class _File:
+    """An audio file opened by libsndfile.
+
+    Attributes:
+      rate: Hz.
+      length: samples, as the header says; None when it does not.
+    """
+
+    def __init__(self, source: str | os.PathLike | bytes, name: str):
+        self._name = name or ('audio' if isinstance(source, bytes) else os.fspath(source))
+        self._content = source if isinstance(source, bytes) else read_bytes(source)
+        if not self._content:
+            raise AudioError(f'{self._name} is empty (0 bytes).')
+        self._file = self._open()
+        self.rate = self._file.samplerate
+        self.length = self._file.frames if self._file.frames < 2**62 else None
+
+    def __enter__(self) -> '_File':
+        if not RATES[0] <= self.rate <= RATES[1]:
+            self._file.close()
+            low, high = RATES
+            raise AudioError(
+                f'{self._name} has a sampling rate of {self.rate} Hz; expected {low} to {high}.'
+            )
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._file.close()
+
+    def whole(self) -> np.ndarray:
+        """float32 [n]."""
+        is_known = self.length is not None and not self._is_estimated()
+        x = self._read(self.length or 2**62)
+        if (is_known and len(x) < self.length) or self._is_cut_off():
+            raise AudioError(
+                f'{self._name} is truncated: it ends after {len(x)} samples. Fetch it again.'
+            )
+        return self._mono(x)
+
+    def part(self, start: int, frames: int) -> np.ndarray:
+        """float32 [1 to frames]."""
+        if start < 0 or frames < 1:
+            raise ValueError(f'{self._name}: {frames} samples from {start}')
+        if self.length and not (start == 0 and frames >= self.length):
+            x = self._sought(start, min(frames, self.length - start))
+            if x is not None:
+                return self._mono(x)
+            self._file.close()  # whatever is wrong, decoding the whole says it best
+            self._file = self._open()
+        x = self.whole()
+        if self._is_estimated():
+            start = min(start, max(0, len(x) - frames))
+        if start >= len(x):
+            raise AudioError(f'{self._name} ends after {len(x)} samples, before sample {start}.')
+        return x[start : start + frames]
+
+    def _open(self) -> soundfile.SoundFile:
+        try:
+            return soundfile.SoundFile(io.BytesIO(self._content))
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise self._undecodable(error) from error
+
+    def _sought(self, start: int, frames: int) -> np.ndarray | None:
+        """Samples [frames, channels]; None if they cannot be had, or not with certainty."""
+        warm_up = self._warm_up(start)
+        if frames < 1 or warm_up is None or self._is_cut_off():
+            return None
+        try:
+            if self._file.format == 'FLAC':  # nothing else shows that its end is missing
+                self._file.seek(self.length - 1)
+                if not len(self._read(1)):
+                    return None
+            self._file.seek(start - warm_up)
+            x = self._read(warm_up + frames)
+        except (soundfile.SoundFileError, RuntimeError, AudioError):
+            return None
+        return x[warm_up:] if len(x) == warm_up + frames else None
+
+    def _warm_up(self, start: int) -> int | None:
+        """Samples to decode before ``start``; None where a seek cannot be trusted."""
+        if self._file.subtype in _SEEKS:
+            return 0
+        if self._file.format != 'MP3' or _mp3_bytes_missing(self._content):
+            return None
+        if self.rate < 32000:
+            return start  # its reservoir spans 24 frames, and mpg123 complains while it fills
+        # From an even frame on, the filters mostly sum as they do on their way from the start.
+        frame = (start + _MP3_DELAY) // _MP3_FRAME - _MP3_WARM_UP
+        return start - max(0, frame // 2 * 2 * _MP3_FRAME - _MP3_DELAY)
+
+    def _read(self, frames: int) -> np.ndarray:
+        """[at most frames, channels]: int16 if that is what is stored, which is faster."""
+        dtype = 'int16' if self._file.subtype == 'PCM_16' else 'float32'
+        try:
+            if frames <= _BELIEVED:
+                return self._file.read(frames, dtype=dtype, always_2d=True)
+            blocks = []
+            while not blocks or len(blocks[-1]) == _BLOCK:
+                block = self._file.read(min(_BLOCK, frames), dtype=dtype, always_2d=True)
+                frames -= len(block)
+                blocks.append(block)
+            return np.concatenate(blocks)
+        except (soundfile.SoundFileError, RuntimeError) as error:
+            raise self._undecodable(error) from error
+
+    def _is_cut_off(self) -> bool:
+        """Whether it lacks its end though libsndfile, which reads what is there, does not mind."""
+        if self._file.format == 'OGG':
+            # The last page's segment table gives its size (RFC 3533). The end-of-stream flag proves
+            # nothing: real encoders forget it.
+            at = self._content.rfind(b'OggS')
+            page = self._content[at:]
+            return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
+        if self._file.format in ('WAV', 'WAVEX'):
+            for line in self._file.extra_info.splitlines():
+                if line.startswith('data : ') and '(should be ' in line:  # declared, then found
+                    sizes = line.removeprefix('data : ').rstrip(')').split(' (should be ')
+                    # From 2 GiB on it is 'unknown', in streamed files; 1 is a pad byte.
+                    return int(sizes[1]) + 1 < int(sizes[0]) < 2**31 - 1
+        return False
+
+    def _is_estimated(self) -> bool:
+        return self._file.format == 'MP3' and _mp3_sizes(self._content) is None
+
+    def _mono(self, x_nc: np.ndarray) -> np.ndarray:
+        """[n, c], int16 or float -> float32 [n] in [-1, 1]."""
+        if not len(x_nc):
+            raise AudioError(f'{self._name} holds no samples.')
+        x = x_nc[:, 0]
+        if x_nc.shape[1] > 1:
+            x = x.astype(np.float32)
+            for channel in range(1, x_nc.shape[1]):
+                x += x_nc[:, channel]
+            x /= x_nc.shape[1]
+        if x_nc.dtype == np.int16:
+            return x * np.float32(1 / FULL_SCALE)
+        low, high = float(x.min()), float(x.max())  # NaN if any sample is
+        if not (low >= -16.0 and high <= 16.0):
+            raise self._out_of_range(x)
+        return x if low >= -1.0 and high <= 1.0 else np.clip(x, -1.0, 1.0)
+
+    def _out_of_range(self, x: np.ndarray) -> AudioError:
+        if bad := int(np.count_nonzero(~np.isfinite(x))):
+            return AudioError(f'{self._name} has {bad} NaN or infinite samples.')
+        peak = float(np.abs(x).max())
+        return AudioError(
+            f'{self._name} has samples up to {peak:.0f}; float audio must lie in [-1, 1].'
+        )
+
+    def _undecodable(self, error: Exception) -> AudioError:
+        reason = str(getattr(error, 'error_string', error)).strip()
+        return AudioError(f'{self._name} cannot be decoded as audio ({reason}). {_READABLE}')
 
 
-def _mono(x_nc: np.ndarray, name: str) -> np.ndarray:
-    x = x_nc.mean(axis=1) if x_nc.shape[1] > 1 else x_nc[:, 0]
-    if not len(x):
-        raise AudioError(f'{name} holds no samples.')
-    if not np.isfinite(x).all():
-        bad = int(np.count_nonzero(~np.isfinite(x)))
-        raise AudioError(f'{name} has {bad} NaN or infinite samples.')
-    peak = float(np.abs(x).max())
-    if peak > 16.0:
-        raise AudioError(f'{name} has samples up to {peak:.0f}; float audio must lie in [-1, 1].')
-    return np.clip(x, -1.0, 1.0)
+def _mp3_sizes(content: bytes) -> tuple[int, int] | None:
+    """(where the first frame begins, bytes from there) by the Xing or Info header of an MP3.
+
+    None without such a header, or if it lacks the number of frames; the bytes are 0 if it lacks
+    them. The header stands in the first frame, behind the side information (17 or 32 bytes).
+    """
+    start = 0
+    if content[:3] == b'ID3':  # its size has 7 bits a byte
+        size = content[6:10]
+        start = 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+    at = max(content.find(word, start, start + 2000) for word in (b'Xing', b'Info'))
+    if at < 0 or not content[at + 7 : at + 8] or not content[at + 7] & 1:
+        return None
+    size = int.from_bytes(content[at + 12 : at + 16], 'big') if content[at + 7] & 2 else 0
+    return start, size
+
+
+def _mp3_bytes_missing(content: bytes) -> bool:
+    sizes = _mp3_sizes(content)
+    return sizes is not None and len(content) - sizes[0] < sizes[1]
 
 
 def to_pcm16(x: np.ndarray) -> np.ndarray:
     """float [n] in [-1, 1] -> int16 [n], rounded and clipped. The inverse of ``from_pcm16``."""
-    return np.clip(np.rint(x * FULL_SCALE), -32768, 32767).astype(np.int16)
+    scaled = x * x.dtype.type(FULL_SCALE)
+    np.rint(scaled, out=scaled)
+    return np.clip(scaled, -32768, 32767, out=scaled).astype(np.int16)
 
 
 def from_pcm16(pcm: bytes | np.ndarray) -> np.ndarray:
     """int16 [n], or its little-endian bytes, -> float32 [n] in [-1, 1)."""
     samples = np.frombuffer(pcm, '<i2') if isinstance(pcm, bytes) else pcm
-    return samples.astype(np.float32) / np.float32(FULL_SCALE)
+    return samples * np.float32(1 / FULL_SCALE)
