@@ -61,6 +61,21 @@ def unflatten_canonical(flat: Mapping[str, Any], like: Any) -> Any:
     return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
+def locations(tree: Any) -> dict[str, tuple[tuple[str, ...], tuple[int, ...], Any]]:
+    """Canonical name -> (path of its leaf, index into the leaf's layer axes, the leaf)."""
+    return {
+        name: (path, index, leaf)
+        for path, leaf in _leaves(tree)
+        for index, name in _indexed_names(path, leaf.shape)
+    }
+
+
+def unflatten_locations(like: Any, leaves: Mapping[tuple[str, ...], Any]) -> Any:
+    """The tree of the structure of ``like`` with leaves by their paths."""
+    values = [leaves[path] for path, _ in _leaves(like)]
+    return jax.tree.unflatten(jax.tree.structure(like), values)
+
+
 def match(params: Any, regexes: Sequence[str], *, where: str) -> Any:
     """Which parameters any of ``regexes`` matches.
 

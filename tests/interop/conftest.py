@@ -1,9 +1,14 @@
 """Packaged weights, fetched once; the tests that need them skip where they cannot be had."""
 
+import pathlib
+import sys
+
 import pytest
 
 from alm_jax.data.location import data_dir
 from alm_jax.interop import packaged_weights
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))  # parity.py
 
 
 @pytest.fixture(scope='session')

@@ -1,0 +1,71 @@
+"""What it takes to read and write one family of other people's checkpoints."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+from flax import linen as nn
+
+from alm_jax.interop import names
+
+Config = Mapping[str, Any]  # the content of config.json
+
+
+@dataclasses.dataclass(frozen=True)
+class Pretrained:
+    """A model with its parameters. Families subclass it with what a user does with the model.
+
+    Attributes:
+      folder: where it was read from.
+      config: the content of its config.json.
+      module: the Linen module.
+      params: parameter tree.
+      extra: further collections, such as {'batch_stats': ...}.
+    """
+
+    folder: pathlib.Path
+    config: Config
+    module: nn.Module = dataclasses.field(repr=False)
+    params: Any = dataclasses.field(repr=False)
+    extra: Any = dataclasses.field(repr=False)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """``module.apply`` on the parameters: a dict of named intermediates."""
+        return self.module.apply({'params': self.params, **self.extra}, *args, **options)
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A family.
+
+    Attributes:
+      name: for messages and tables.
+      model_types: of config.json.
+      module: config -> Linen module. A missing key takes the default that the reference has.
+      inputs: config -> arguments of ``module.init``; their values do not matter.
+      table: config -> the name table.
+      unused: regexes of tensors that have no place in the model, each for a reason.
+      model: the class that users get.
+      reference: library and class that the family is tested against.
+    """
+
+    name: str
+    model_types: tuple[str, ...]
+    module: Callable[[Config], nn.Module]
+    inputs: Callable[[Config], tuple]
+    table: Callable[[Config], names.Table]
+    unused: tuple[str, ...] = ()
+    model: type[Pretrained] = Pretrained
+    reference: str = ''
+
+    def shapes(self, config: Config) -> tuple[nn.Module, Any]:
+        """(module, shapes of its variables by canonical name's tree): nothing is computed.
+
+        Collections other than 'params' stand beside the parameters under their own names.
+        """
+        module = self.module(config)
+        variables = jax.eval_shape(module.init, jax.random.key(0), *self.inputs(config))
+        variables = dict(variables)
+        return module, {**variables.pop('params'), **variables}

@@ -1,0 +1,132 @@
+"""Tensors of a model folder, one at a time: model.safetensors, or shards with their index."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import safetensors
+from safetensors import numpy as safetensors_numpy
+
+from alm_jax.config import ConfigError
+
+WEIGHTS = 'model.safetensors'
+INDEX = 'model.safetensors.index.json'
+SHARD_BYTES = 4 << 30
+
+
+class TensorFiles(Mapping):
+    """Their tensors by name, read from disk when asked for; no tensor is kept.
+
+    Shapes and dtypes are known from the headers, which the library checks against the file before
+    anything is allocated.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        """Opens a folder with model.safetensors or its shards, or one .safetensors file.
+
+        Raises:
+          ConfigError: nothing to read, a shard that is missing or damaged, a tensor that the index
+            promises and no shard has; names the file.
+        """
+        path = pathlib.Path(path)
+        files = [path] if path.is_file() else _files(path)
+        self._file_of: dict[str, pathlib.Path] = {}
+        self._open: dict[pathlib.Path, safetensors.safe_open] = {}
+        for file in files:
+            try:
+                self._open[file] = safetensors.safe_open(file, 'np')
+            except (OSError, safetensors.SafetensorError) as error:
+                raise ConfigError(f'{file} cannot be read: {error}. Fetch it again.') from error
+            self._file_of |= dict.fromkeys(self._open[file].keys(), file)
+        if (path / INDEX).is_file():
+            promised = _read_json(path / INDEX).get('weight_map', {})
+            if lacking := sorted(set(promised) - set(self._file_of)):
+                raise ConfigError(
+                    f'{path / INDEX} promises {lacking[0]} in {promised[lacking[0]]}, which lacks '
+                    f'it ({len(lacking)} tensors in all). Fetch the folder again.'
+                )
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._open[self._file_of[name]].get_tensor(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._file_of))
+
+    def __len__(self) -> int:
+        return len(self._file_of)
+
+    def file(self, name: str) -> pathlib.Path:
+        """The file that holds a tensor."""
+        return self._file_of[name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Of a tensor, from its header."""
+        return tuple(self._open[self._file_of[name]].get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> str:
+        """Of a tensor, as safetensors calls it: 'F32', 'BF16', ..."""
+        return self._open[self._file_of[name]].get_slice(name).get_dtype()
+
+
+def _files(folder: pathlib.Path) -> list[pathlib.Path]:
+    if (folder / INDEX).is_file():
+        weight_map = _read_json(folder / INDEX).get('weight_map')
+        if not isinstance(weight_map, dict) or not weight_map:
+            raise ConfigError(f"{folder / INDEX} has no 'weight_map'.")
+        names = sorted(set(weight_map.values()))
+        if outside := [n for n in names if pathlib.PurePath(n).name != n]:
+            raise ConfigError(f'{folder / INDEX} names {outside[0]!r}, which is not in its folder.')
+        if lacking := [name for name in names if not (folder / name).is_file()]:
+            raise ConfigError(
+                f'{folder} lacks {len(lacking)} of its {len(names)} shards: {lacking[0]}, ...'
+            )
+        return [folder / name for name in names]
+    if (folder / WEIGHTS).is_file():
+        return [folder / WEIGHTS]
+    kinds = ', '.join(sorted({f.name for f in folder.glob('*.*')})[:10]) or 'nothing'
+    hint = ''
+    if list(folder.glob('*.bin')):
+        hint = ' A .bin file is a pickle, which is never read here; save it as safetensors.'
+    raise ConfigError(f'{folder} has no {WEIGHTS} (it has {kinds}).{hint}')
+
+
+def _read_json(path: pathlib.Path) -> dict:
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f'{path} cannot be read: {error}.') from error
+    if not isinstance(content, dict):
+        raise ConfigError(f'{path} is not a JSON object.')
+    return content
+
+
+def read_config(folder: str | os.PathLike, name: str = 'config.json') -> dict:
+    """A JSON file of a model folder. Raises ConfigError naming it."""
+    return _read_json(pathlib.Path(folder) / name)
+
+
+def write(folder: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
+    """Writes model.safetensors, or shards with an index when it exceeds SHARD_BYTES."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    shards: list[dict[str, np.ndarray]] = [{}]
+    room = SHARD_BYTES
+    for name in sorted(tensors):
+        if tensors[name].nbytes > room and shards[-1]:
+            shards.append({})
+            room = SHARD_BYTES
+        shards[-1][name] = tensors[name]
+        room -= tensors[name].nbytes
+    if len(shards) == 1:
+        safetensors_numpy.save_file(shards[0], folder / WEIGHTS, {'format': 'pt'})
+        return
+    weight_map = {}
+    for number, shard in enumerate(shards, start=1):
+        name = f'model-{number:05d}-of-{len(shards):05d}.safetensors'
+        safetensors_numpy.save_file(shard, folder / name, {'format': 'pt'})
+        weight_map |= dict.fromkeys(shard, name)
+    total = sum(array.nbytes for array in tensors.values())
+    index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
+    (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + '\n')
