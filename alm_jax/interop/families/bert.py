@@ -1,4 +1,4 @@
-"""BERT and RoBERTa as transformers stores them; the text encoders of CLAP and of sentence models."""
+"""BERT and RoBERTa as transformers stores them: text encoders of CLAP and of sentence models."""
 
 import jax.numpy as jnp
 

@@ -72,8 +72,9 @@ class Bert(nn.Module):
           train: turns dropout on (rng stream 'dropout').
 
         Returns:
-          'pooled' float32 [b, d], masked mean of the tokens or, with a pooler, its output; 'tokens' [b, t, d]; 'embeddings'
-          [b, t, d], input of the first block; 'hidden' [l, b, t, d], every block's output.
+          'pooled' float32 [b, d], masked mean of the tokens or, with a pooler, its output; 'tokens'
+          [b, t, d]; 'embeddings' [b, t, d], input of the first block; 'hidden' [l, b, t, d],
+          every block's output.
 
         Raises:
           ConfigError: for an unknown variant.
