@@ -1,1 +1,1 @@
-"""What a data set must not hold: records of the evaluation sets, copies, what a licence forbids."""
+"""What a dataset must not hold: records of the evaluation sets, copies, what a licence forbids."""
