@@ -18,7 +18,7 @@ _WINDOW, _HOP = 1024, 256  # samples: 64 ms, 16 ms
 _BANDS = 32
 _LOW, _HIGH = 80.0, 7000.0  # Hz; below what a 16 kHz copy or an mp3 keeps
 _FLOOR_DB = 50.0  # levels further below the loudest cell count as silence
-_STEP = 2  # frames either side of a difference in time
+STEP = 2  # frames either side of a difference in time
 _PATCH = 24  # frames, 384 ms
 _PEAKS = 5  # patches a clip
 _PATCH_COSINE = 0.45  # of a candidate
@@ -27,7 +27,7 @@ _PATCH_COSINE = 0.45  # of a candidate
 _MATCH_SHORT, _MATCH_LONG, _LONG = 0.95, 0.7, 60
 _OVERLAP = 0.6  # of the shorter clip, at least
 _SHORTEST_OVERLAP = 5  # frames
-_LAGS = (-2, -1, 0, 1, 2)  # frames around the lag of the matching patches
+LAGS = (-2, -1, 0, 1, 2)  # frames around the lag of the matching patches
 _BLOCK = 2048
 
 
@@ -90,7 +90,7 @@ def near_duplicates(queries: Sequence[np.ndarray], references: Sequence[np.ndarr
         lags = patches_q.frame[rows] - patches_r.frame[columns]
         pairs = np.stack([patches_q.owner[rows], patches_r.owner[columns], lags], axis=1)
         for i, j, lag in np.unique(pairs, axis=0).tolist():
-            for jitter in _LAGS:
+            for jitter in LAGS:
                 value, overlap = aligned_correlation(changes_q[i], changes_r[j], lag + jitter)
                 if value >= threshold(overlap):
                     best[i, j] = max(value, best.get((i, j), -1.0))
@@ -98,14 +98,14 @@ def near_duplicates(queries: Sequence[np.ndarray], references: Sequence[np.ndarr
 
 
 def changes(levels: np.ndarray) -> np.ndarray:
-    """How the levels move: float32 [frames - 2 * _STEP, 32], each frame's mean over bands removed.
+    """How the levels move: float32 [frames - 2 * STEP, 32], each frame's mean over bands removed.
 
     The difference in time removes the voice, the room and the gain; the mean over bands removes the
     envelope that all bands share, such as the decay of any struck note. The frames that the ends of
     a cut disturb are not in it.
     """
-    levels = levels[_STEP:-_STEP].astype(np.float32)
-    moved = levels[2 * _STEP :] - levels[: -2 * _STEP]
+    levels = levels[STEP:-STEP].astype(np.float32)
+    moved = levels[2 * STEP :] - levels[: -2 * STEP]
     return moved - moved.mean(axis=1, keepdims=True)
 
 
@@ -139,7 +139,7 @@ class _Patches:
     def __init__(self, clips: Sequence[np.ndarray]):
         unit, owner, moments = [np.zeros((0, _PATCH // 2 * _BANDS), np.float32)], [], []
         for index, clip in enumerate(clips):
-            frames = _peaks(np.abs(clip).sum(axis=1))
+            frames = peaks(np.abs(clip).sum(axis=1), _PEAKS, _PATCH // 2)
             padded = np.pad(clip, ((_PATCH // 2, _PATCH), (0, 0)))
             patches = np.stack([padded[f : f + _PATCH] for f in frames]) if frames else None
             if patches is not None:
@@ -153,13 +153,13 @@ class _Patches:
         self.owner, self.frame = np.asarray(owner, np.int64), np.asarray(moments, np.int64)
 
 
-def _peaks(change: np.ndarray) -> list[int]:
-    """Frames of most change, at least half a patch apart."""
+def peaks(change: np.ndarray, most: int, apart: int) -> list[int]:
+    """Up to ``most`` frames of most ``change`` [frames], more than ``apart`` frames apart."""
     chosen, change = [], change.copy()
-    while len(chosen) < _PEAKS and change.size and change.max() > 0:
+    while len(chosen) < most and change.size and change.max() > 0:
         frame = int(np.argmax(change))
         chosen.append(frame)
-        change[max(0, frame - _PATCH // 2) : frame + _PATCH // 2 + 1] = 0
+        change[max(0, frame - apart) : frame + apart + 1] = 0
     return chosen
 
 
