@@ -1,0 +1,57 @@
+"""Manifests of SALMONN: {"annotation": [{path, text, task, Q (optional), expand_wav (optional)}]}.
+
+asr tasks give the transcript and its language, captioning tasks a caption. Every row is also a
+turn: its question is Q, else a prompt for the task from SALMONN's own prompts/train_prompt.json
+(which one, a hash of the row decides), with Q in its braces; without that file only rows with Q are
+turns. expand_wav names further clips, kept apart here (SALMONN joins them with 0.1 s of silence).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+from alm_jax.data import record
+from alm_jax.data.catalog import manifests
+from alm_jax.data.catalog.declaration import Dataset, Item
+from alm_jax.data.catalog.files import Files
+from alm_jax.data.catalog.rows import Row
+
+_PROMPTS = ('prompts/train_prompt.json', 'train_prompt.json')
+_AUDIO = '<Speech><SpeechHere></Speech>'
+_LANGUAGES = {'asr': 'en', 'asr_zh': 'zh', 'asr_de': 'de'}
+
+
+def _items(files: Files, config: str) -> Iterator[Item]:
+    prompts = files.json(*_PROMPTS) if files.has(*_PROMPTS) else {}
+    records = manifests.Records(files)
+    for file, name, split in manifests.named(files, '*.json'):
+        for _, row in files.json_rows(file, key='annotation'):
+            paths = [row.text('path'), *(row.texts('expand_wav') if 'expand_wav' in row else ())]
+            text, task = row.text('text'), row.text('task', 'asr')
+            question = _question(row, task, prompts)
+            turns = [(question, text)] if question else []
+            captions = [text] if task.startswith(('audiocaption', 'music_description')) else []
+            speech = {'transcript': text, 'language': _LANGUAGES.get(task), 'kind': 'speech'}
+            fields = speech if task in _LANGUAGES else {}
+            records.add(row, split, name, paths, turns, captions, **fields)
+    yield from records.items()
+
+
+def _question(row: Row, task: str, prompts: Mapping[str, Sequence[str]]) -> str:
+    asked = row.text('Q', '')
+    known = prompts.get(task)
+    if not known:
+        return asked
+    prompt = known[record.stable_hash(f'{row.text("path")} {asked}') % len(known)]
+    return prompt.replace(_AUDIO, '').replace('{}', asked).strip()
+
+
+DATASET = Dataset(
+    name='salmonn',
+    version='1.0.0',
+    title='SALMONN manifests',
+    homepage='https://github.com/bytedance/SALMONN',
+    licence='as the corpora of the manifests say',
+    provenance='generated: language models, or as the corpora of the manifests say',
+    layout='manifests/*.json, the audio at the paths that they give, below manual_dir, and, for\n'
+    'questions, prompts/train_prompt.json from https://github.com/bytedance/SALMONN',
+    items=_items,
+)
