@@ -7,7 +7,6 @@ A reader behind a Source has ``len(reader)``, ``reader.index`` (alm_jax.data.ind
 import hashlib
 import os
 import pathlib
-import pkgutil
 import re
 import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -233,12 +232,19 @@ def _prepared(dataset: str, data_dir: pathlib.Path) -> pathlib.Path:
     base, _, tier = dataset.partition('/')
     infos = data_dir.glob('*/*/*/features.json')
     known = {info.parent.parent.relative_to(data_dir).as_posix() for info in infos}
-    buildable = {module.name for module in pkgutil.iter_modules(catalog.__path__)}
+    buildable = set(catalog.names())
     prepared = f'Prepared there: {", ".join(sorted(known)) or "nothing"}.'
     if base not in buildable:
         hint = did_you_mean(dataset, sorted(known | buildable | {'synthetic_scenes'}))
         raise ConfigError(f'dataset {dataset!r} is unknown in {data_dir}. {hint} {prepared}')
-    command = f'python -m alm_jax.prepare {base}' + f' --tier {tier}' * bool(tier)
+    if base in catalog.OWN_BUILDERS:
+        command = f'python -m alm_jax.prepare {base}' + f' --tier {tier}' * bool(tier)
+    else:
+        configs = [config for config in catalog.find(base).configs if config]
+        if configs and tier not in configs:
+            hint = f'Write {base}/CONFIG:SPLIT; its configs are {", ".join(configs)}.'
+            raise ConfigError(f'dataset {dataset!r} is none in {data_dir}. {hint} {prepared}')
+        command = f'python -m alm_jax.prepare {dataset} --manual_dir FOLDER'
     raise ConfigError(
         f'dataset {dataset!r} is not prepared in {data_dir}. {prepared} If the name is right, run\n'
         f'  {command}'
