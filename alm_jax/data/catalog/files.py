@@ -169,8 +169,13 @@ class Files:
 
         A sample is N.json with N.flac or another audio file beside it. Unpacked tars will do. The
         key is the path below the folder, with the tar's name, without the ending.
+
+        Raises:
+          ConfigError: the folder is not there, nor a tar of its name.
         """
         root = self._path(folder)
+        if not root.is_dir() and not self._archives_of(folder):
+            raise self.missing(folder)
         for path in sorted(path for path in self._walk(folder) if path.suffix == '.json'):
             if path.name != 'sizes.json':  # how many samples each tar has
                 stem = path.relative_to(root).with_suffix('').as_posix()

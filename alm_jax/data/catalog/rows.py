@@ -1,5 +1,6 @@
 """Rows of CSV, TSV, JSON, JSONL and Parquet files; mistakes name file, row and column."""
 
+import ast
 import csv
 import io
 import json
@@ -58,6 +59,16 @@ class Row(dict):
                     raise self.error(column, 'expected text or a list of it')
                 found.append(part.strip())
         return [text for text in found if text]
+
+    def listed(self, column: str) -> list[str]:
+        """The texts of a list that a cell holds as Python writes it: "['dog', 'bark']" or ''."""
+        try:
+            value = ast.literal_eval(self.text(column) or '[]')
+        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
+            raise self.error(column, "expected a list such as ['dog', 'bark']") from error
+        if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
+            raise self.error(column, 'expected a list of texts')
+        return [part.strip() for part in value if part.strip()]
 
     def rows(self, column: str) -> list['Row']:
         """The objects of the list in a cell."""
