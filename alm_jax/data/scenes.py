@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from alm_jax.data.english import clause, sentence
+
 _GAP = (0.05, 0.4)  # seconds of silence between joined clips
 _FADE = 0.01  # seconds at each end of a joined clip: a cut does not click
 _MAX_GAIN = 4.0  # 12 dB: levels are evened out, but noise is not blown up to an event
@@ -23,17 +25,10 @@ _OVERLAID = {
 # and one that only a clause can end.
 _WHILE = {2: ('{0} while {1}',), 3: ('{0} and {1} while {2}',)}
 _VERB = re.compile(r'\b(is|are|says|speaks|plays|sings|reads|can be heard)\b')
-_SENTENCE_END = re.compile(r'[.!?]["\')]?$')
 # Captions that hold several sentences, or an order, would become ambiguous inside one sentence.
 _COMPOSED = re.compile(
     r'[.!?]["\')]?\s+\S|\b(then|followed by|before|after|while|at the same time)\b', re.IGNORECASE
 )
-_LANGUAGES = (
-    'Arabic Basque Belarusian Bulgarian Catalan Chinese Czech Danish Dutch English French German '
-    'Greek Hebrew Hungarian Indian Italian Japanese Norwegian Polish Portuguese Romanian Russian '
-    'Slovak Spanish Swedish Tamil Turkish Ukrainian'
-)
-_KEEPS_CAPITAL = frozenset(['I', *_LANGUAGES.split()])
 
 
 def join(clips: Sequence[np.ndarray], rate: int, rng: np.random.Generator) -> np.ndarray:
@@ -92,24 +87,10 @@ def _one_text(
 ) -> str:
     """One sentence by a wording; composed captions, or too many, stay sentences."""
     if not wordings or any(map(_COMPOSED.search, captions)):
-        later = [_sentence(opening.format(_clause(caption))) for caption in captions[1:]]
-        return ' '.join([_sentence(captions[0]), *later])
+        later = [sentence(opening.format(clause(caption))) for caption in captions[1:]]
+        return ' '.join([sentence(captions[0]), *later])
     wording = wordings[int(rng.integers(len(wordings)))]
-    return _sentence(wording.format(*map(_clause, captions)))
-
-
-def _sentence(text: str) -> str:
-    text = text.strip()
-    text = text[0].upper() + text[1:]
-    return text if _SENTENCE_END.search(text) else text + '.'
-
-
-def _clause(caption: str) -> str:
-    """A sentence as part of a longer one: 'A dog barks.' -> 'a dog barks'."""
-    text = re.sub(r'\.(["\'])$', r'\1', caption.strip().rstrip('.!?'))
-    first = text.split()[0].rstrip(',') if text else ''
-    keeps = first in _KEEPS_CAPITAL or first.startswith("I'") or first[1:] != first[1:].lower()
-    return text if keeps else text[:1].lower() + text[1:]
+    return sentence(wording.format(*map(clause, captions)))
 
 
 def _faded(clip: np.ndarray, rate: int) -> np.ndarray:
