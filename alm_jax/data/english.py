@@ -3,16 +3,14 @@
 Rules of thumb for captions of sound, not a grammar: what they do not know they leave as it is.
 """
 
+import functools
 import re
 from collections.abc import Sequence
 
+from alm_jax.text.languages import NAMES
+
 SENTENCE_END = re.compile(r'[.!?]["\')]?$')
-_LANGUAGES = (
-    'Arabic Basque Belarusian Bulgarian Catalan Chinese Czech Danish Dutch English French German '
-    'Greek Hebrew Hungarian Indian Italian Japanese Norwegian Polish Portuguese Romanian Russian '
-    'Slovak Spanish Swedish Tamil Turkish Ukrainian'
-)
-_KEEPS_CAPITAL = frozenset(['I', *_LANGUAGES.split()])
+_KEEPS_CAPITAL = frozenset(['I', 'Indian', *(name for name in NAMES.values() if ' ' not in name)])
 # Spelt with a vowel but spoken with a consonant ('a unicycle', not 'a unidentified sound').
 _SPOKEN_CONSONANT = re.compile(r'(uni(?![nm]|d(?!irec))|us[aeiu]|ut[ei]|eu|ewe|uk|ur[aoe]|onc?e\b)')
 _SPOKEN_VOWEL = re.compile(r'([aeiou]|hour|honest|hono|heir|8|11\b|18\b)')
@@ -67,6 +65,7 @@ def fix_articles(text: str, start: int = 0, stop: int | None = None) -> str:
     return _ARTICLE.sub(fixed, text)
 
 
+@functools.lru_cache(maxsize=4096)
 def plural(noun: str) -> str:
     """Of a countable noun, by its last word: 'police car' -> 'police cars'."""
     *before, last = noun.split(' ')

@@ -13,6 +13,7 @@ import numpy as np
 from alm_jax import config as config_lib
 from alm_jax.data.catalog.packaged_sounds import classes
 from alm_jax.data.catalog.packaged_sounds.clip import Clip
+from alm_jax.text.languages import language_name
 
 _SOUND = (
     'The sound of {}.',
@@ -65,57 +66,6 @@ _FOREIGN_ALONE = (
 _DYNAMICS = ('soft', 'medium loud', 'loud')
 _REGISTERS = ('low', 'mid-range', 'high')
 
-# ISO 639 names of the languages in the packages.
-_LANGUAGES = {
-    'ar': 'Arabic',
-    'be': 'Belarusian',
-    'bg': 'Bulgarian',
-    'ca': 'Catalan',
-    'cs': 'Czech',
-    'da': 'Danish',
-    'de': 'German',
-    'el': 'Greek',
-    'en': 'English',
-    'es': 'Spanish',
-    'eu': 'Basque',
-    'fi': 'Finnish',
-    'fr': 'French',
-    'ga': 'Irish',
-    'gl': 'Galician',
-    'he': 'Hebrew',
-    'hi': 'Hindi',
-    'hu': 'Hungarian',
-    'it': 'Italian',
-    'ja': 'Japanese',
-    'kn': 'Kannada',
-    'ko': 'Korean',
-    'lt': 'Lithuanian',
-    'lv': 'Latvian',
-    'ml': 'Malayalam',
-    'nb': 'Norwegian',
-    'nds': 'Low German',
-    'nl': 'Dutch',
-    'nn': 'Norwegian Nynorsk',
-    'no': 'Norwegian',
-    'pa': 'Punjabi',
-    'pl': 'Polish',
-    'pt': 'Portuguese',
-    'ro': 'Romanian',
-    'ru': 'Russian',
-    'sk': 'Slovak',
-    'sl': 'Slovenian',
-    'sr': 'Serbian',
-    'sv': 'Swedish',
-    'te': 'Telugu',
-    'th': 'Thai',
-    'tn': 'Tswana',
-    'tr': 'Turkish',
-    'uk': 'Ukrainian',
-    'vi': 'Vietnamese',
-    'wa': 'Walloon',
-    'zh': 'Chinese',
-}
-
 
 def captions(clip: Clip, rng: np.random.Generator) -> tuple[str, ...]:
     """Two to five different English sentences; the same for the same clip and generator state.
@@ -130,14 +80,6 @@ def captions(clip: Clip, rng: np.random.Generator) -> tuple[str, ...]:
 def own_language(clip: Clip) -> str:
     """What is said, in its own language; '' for English and for what is not speech."""
     return '' if _is_english(clip.language) else clip.transcript
-
-
-def language_name(code: str) -> str:
-    """English name of a BCP-47 language ('pt-BR' -> 'Portuguese'); ConfigError when unknown."""
-    base = re.split('[-_@]', code)[0].lower()
-    if base not in _LANGUAGES:
-        raise config_lib.ConfigError(f'Language {code!r} has no English name in captions.py.')
-    return _LANGUAGES[base]
 
 
 def noun_phrase(title: str) -> str:
