@@ -18,11 +18,16 @@ def crop(x: np.ndarray, length: int, key: int | np.ndarray) -> tuple[np.ndarray,
     Returns:
       ([length] of x's dtype, number of samples before the zeros at its end).
     """
-    if len(x) <= length:
-        return _padded(x, length)
-    generator = np.random.Generator(np.random.Philox(key=key))
-    start = int(generator.integers(0, len(x) - length + 1))
+    start = crop_start(len(x), length, key)
     return _padded(x[start : start + length], length)
+
+
+def crop_start(num_samples: int, length: int, key: int | np.ndarray) -> int:
+    """The first sample of the window that ``crop`` takes from a clip of ``num_samples``."""
+    if num_samples <= length:
+        return 0
+    generator = np.random.Generator(np.random.Philox(key=key))
+    return int(generator.integers(0, num_samples - length + 1))
 
 
 def windows(x: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -170,5 +170,11 @@ _OTHER_PLURALS = (
     'explosions females fireworks flies footsteps gunshots instruments keys kids knocks ladies '
     'leaves males notes people sounds tires tones vehicles voices waterfalls waves wheels'
 )
-_COUNTABLE = [noun for nouns in NOUNS.values() for noun in nouns if noun not in MASS]
-PLURALS = frozenset(map(english.plural, _COUNTABLE)) | _words(_OTHER_PLURALS)
+_OTHER_COUNTABLES = (
+    'adult beep choir clap click clock conditioner conversation crowd cymbal drum engine explosion '
+    'firework gun gunshot hen jackhammer keyboard knock lady male female melody motor mouse note '
+    'orchestra scream sound synthesizer thunderstorm tone vehicle voice waterfall wave'
+)
+_SINGULARS = [noun for nouns in NOUNS.values() for noun in nouns if noun not in MASS]
+COUNTABLE = frozenset(_SINGULARS) | _words(_OTHER_COUNTABLES)
+PLURALS = frozenset(map(english.plural, _SINGULARS)) | _words(_OTHER_PLURALS)
