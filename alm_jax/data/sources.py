@@ -8,17 +8,17 @@ import hashlib
 import os
 import pathlib
 import re
-import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from alm_jax.config import ConfigError, did_you_mean
-from alm_jax.data import array_records, catalog, folder, mapped, record, synthetic
+from alm_jax.data import array_records, catalog, location, mapped, record, synthetic
+from alm_jax.data.inputs import entries
 from alm_jax.data.mapped import Mapped
 
-ENTRY_KEYS = ('name', 'folder', 'captions', 'split', 'weight', 'where', 'blocklists')
+ENTRY_KEYS = ('name', *entries.KINDS, *entries.OPTIONS, 'weight', 'where', 'blocklists')
 _KEEP_FROM = 100_000  # records; filtering fewer takes no time
 
 
@@ -157,10 +157,10 @@ def open_source(
 
     Args:
       name: 'packaged_sounds/tiny:train' (dataset/config:split; 'train+validation' joins splits),
-        'synthetic_scenes:train',
-        'folder:PATH?captions=my.csv&split=train', or an entry of config.data.train:
-        {'name': ..., 'where': {...}} or {'folder': ..., 'captions': ..., 'split': ...}.
-      data_dir: where prepared datasets live.
+        'synthetic_scenes:train', data of one's own as in 'folder:PATH?captions=my.csv&split=train',
+        'tars:shards/*.tar?split=train', 'parquet:data/*.parquet' or 'tree:PATH', or an entry of
+        config.data.train: {'name': ..., 'where': {...}}, {'tars': ..., 'split': ...} and so on.
+      data_dir: where prepared datasets and the listings of other data live.
       where: see ``Source.where``; added to that of an entry.
 
     Raises:
@@ -172,9 +172,16 @@ def open_source(
             raise ConfigError(
                 f'dataset entry key {key!r} is unknown. {did_you_mean(key, ENTRY_KEYS)}'
             )
-    if str(entry.get('name', '')).startswith('folder:'):
-        entry = {**entry, **_folder_entry(entry.pop('name'))}
-    source = _open_folder(entry) if entry.get('folder') else _open_named(entry, data_dir)
+    if entries.is_own_data(entry.get('name', '')):
+        entry.update(entries.parsed(entry.pop('name')))
+    kinds = [key for key in ('name', *entries.KINDS) if entry.get(key)]
+    if len(kinds) != 1:
+        raise ConfigError(
+            f'dataset entry {dict(entry)} has {" and ".join(map(repr, kinds)) or "no source"}; '
+            f'give one of {", ".join(map(repr, ("name", *entries.KINDS)))}.'
+        )
+    is_named = kinds == ['name']
+    source = _open_named(entry, data_dir) if is_named else _open_own(kinds[0], entry, data_dir)
     plans = plans_dir(data_dir)
     for condition in (entry.get('where'), where):
         if condition:
@@ -191,28 +198,17 @@ def plans_dir(data_dir: str | os.PathLike) -> pathlib.Path:
     return pathlib.Path(data_dir, 'plans')
 
 
-def _folder_entry(name: str) -> dict[str, str]:
-    """'folder:PATH?captions=my.csv&split=train' as an entry."""
-    path, _, query = name.removeprefix('folder:').partition('?')
-    options = dict(urllib.parse.parse_qsl(query, keep_blank_values=True))
-    for key in options:
-        if key not in ('captions', 'split'):
-            hint = did_you_mean(key, ['captions', 'split'])
-            raise ConfigError(f'{name!r}: option {key!r} is unknown. {hint}')
-    return {'folder': path, **options}
-
-
-def _open_folder(entry: Mapping[str, Any]) -> Source:
-    if not entry.get('captions'):
-        raise ConfigError(f'folder {entry["folder"]!r} needs captions: a CSV or JSONL manifest.')
-    reader = folder.Folder(entry['folder'], entry['captions'], entry.get('split', ''))
-    return Source(f'{entry["captions"]}' + f':{reader.split}' * bool(reader.split), reader)
+def _open_own(kind: str, entry: Mapping[str, Any], data_dir: str | os.PathLike) -> Source:
+    title, reader, rows = entries.opened(kind, entry, location.data_dir(os.fspath(data_dir)))
+    split = entry.get('split', '')
+    digest = hashlib.sha256(f'{reader.index.digest} split {split}'.encode()).hexdigest()
+    return Source(f'{title}:{split}' if split else title, reader, rows, digest)
 
 
 def _open_named(entry: Mapping[str, Any], data_dir: str | os.PathLike) -> Source:
-    name = entry.get('name')
-    if not name:
-        raise ConfigError(f"dataset entry {dict(entry)} has neither 'name' nor 'folder'.")
+    name = entry['name']
+    if wrong := [key for key in entries.OPTIONS if entry.get(key)]:
+        raise ConfigError(f'dataset {name!r} takes no {wrong[0]!r}; its split stands in its name.')
     dataset, colon, split = name.partition(':')
     if not colon or not split:
         raise ConfigError(f'dataset {name!r} names no split; write {dataset}:train, for example.')

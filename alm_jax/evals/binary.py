@@ -2,7 +2,6 @@
 
 import json
 import time
-import urllib.parse
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from absl import flags
 
 from alm_jax import config as config_lib
 from alm_jax.config import ConfigError
+from alm_jax.data.inputs import entries
 from alm_jax.evals import result as result_lib
 from alm_jax.load import Model, complete_steps, load
 
@@ -103,11 +103,7 @@ def _parsed(option: str) -> tuple[str, Any]:
 
 def _test_split(config: config_lib.ConfigDict) -> str:
     """The test split beside the first dataset or folder the run was trained on."""
-    entry = dict(config.data.train[0])
-    if folder := entry.get('folder'):
-        query = urllib.parse.urlencode({'captions': entry['captions'], 'split': 'test'})
-        return f'folder:{folder}?{query}'
-    return f'{entry["name"].partition(":")[0]}:test'
+    return entries.name_of(config.data.train[0], 'test')
 
 
 def watch(workdir: str, evaluate: Callable[[Model], Any], poll_seconds: float = 5.0) -> None:

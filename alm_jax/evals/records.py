@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from alm_jax.data import sources
+from alm_jax.data.inputs import entries
 from alm_jax.data.location import data_dir as data_dir_of
 
 
@@ -55,7 +56,7 @@ def classes_file(data: str, data_dir: str) -> dict[str, dict[str, Any]]:
 
     Empty for a source that has none, such as a folder of one's own.
     """
-    if data.startswith('folder:'):
+    if entries.is_own_data(data):
         return {}
     root = data_dir_of(data_dir) / data.partition(':')[0]
     found = list(root.glob('*.*.*/classes.json'))

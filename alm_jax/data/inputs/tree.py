@@ -1,0 +1,142 @@
+"""A plain folder tree: what is known of a recording is where it lies and what lies beside it.
+
+A file 'dog/7.wav' takes its texts from 'dog/7.json' (keys as columns, see ``fields``) and
+'dog/7.txt' (one caption a line). Without either, the name of its folder is its class and, in words,
+its caption. Folders called train, validation or test at the top, or nearest to the file, are its
+split; else a hash of its path decides.
+"""
+
+import os
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from alm_jax.audio import decode
+from alm_jax.config import ConfigError
+from alm_jax.data.catalog.rows import Row
+from alm_jax.data.inputs import fields, files, headers, listing
+
+_TEXTS = ('.json', '.txt')
+NO_TEXT, BAD_TEXT = 'files without text', 'files whose text cannot be used'
+BAD_AUDIO = 'files that cannot be read as audio'
+
+
+class Fetch:
+    """(fields) -> the bytes of the file."""
+
+    def __init__(self, root: pathlib.Path):
+        self._root = str(root)
+
+    def __call__(self, fields: dict[str, Any]) -> bytes:
+        return decode.read_bytes(os.path.join(self._root, fields['id']))
+
+
+def open_tree(
+    tree: str | os.PathLike, place: pathlib.Path, *, caption: str | Sequence[str] = ''
+) -> listing.Listed:
+    """Opens a folder of audio files, with all folders in it.
+
+    Args:
+      tree: the folder.
+      place: where listings are kept.
+      caption: keys of the captions in the .json files; see ``fields.described``.
+
+    Raises:
+      ConfigError: no such folder, or no record that can be used.
+    """
+    root = folder_of(tree)
+    caption = fields.as_columns(caption)
+    names, stats = _walk(root)
+    path = listing.path_of(place, 'tree', str(root), names, stats, caption)
+
+    def entries(notes: listing.Notes) -> Iterator[listing.Entry]:
+        is_audio = np.array([headers.is_audio(name) for name in names], bool)
+        recordings = [name for name, audio in zip(names, is_audio) if audio]
+        texts = {name for name, audio in zip(names, is_audio) if not audio}
+        cache = place / f'headers-{files.digest(str(root))}.arrow'
+        sizes = headers.Headers(root, cache).of(recordings, stats[is_audio])
+        for name, (samples, rate, problem) in zip(recordings, sizes):
+            if problem:
+                notes.add(BAD_AUDIO, f'{name} ({problem})')
+            elif found := _described(root, name, texts, caption, notes):
+                made = fields.completed(
+                    found,
+                    id=name,
+                    package=fields.collection(root),
+                    source=str(root / name),
+                    size=(samples, rate),
+                )
+                yield listing.Entry(*made)
+
+    listed = listing.opened(path, f'tree {root}', entries)
+    return listing.Listed(listed, Fetch(root))
+
+
+def folder_of(path: str | os.PathLike) -> pathlib.Path:
+    """A user's folder, absolute. Raises ConfigError when it does not exist."""
+    root = pathlib.Path(path).expanduser().resolve()
+    if not root.is_dir():
+        raise ConfigError(f'folder {str(path)!r} does not exist.')
+    return root
+
+
+def _described(
+    root: pathlib.Path, name: str, texts: set[str], caption: Sequence[str], notes: listing.Notes
+) -> dict[str, Any] | None:
+    """What is known of a recording, None when that is too little."""
+    stem = os.path.splitext(name)[0]
+    row = Row({}, str(root / name))
+    try:
+        for ending in _TEXTS:
+            if stem + ending not in texts:
+                continue
+            where = str(root / (stem + ending))
+            content = decode.read_bytes(where)
+            if ending == '.json':
+                row = fields.load_json(content, where)
+            else:
+                row['txt'] = fields.load_lines(content, where)
+        folders = pathlib.PurePath(name).parent.parts
+        classes = [part for part in folders if not fields.split_named(part)]
+        if not row and classes:
+            row['label'] = fields.words(classes[-1])
+        found = fields.described(row, caption)
+    except ConfigError as error:
+        notes.add(BAD_TEXT, str(error))
+        return None
+    if not found['captions'] and caption != (fields.NO_CAPTION,):
+        notes.add(NO_TEXT, name)
+        return None
+    splits = filter(None, map(fields.split_named, folders[:1] + folders[-1:]))
+    found.setdefault('split', next(splits, ''))
+    return found
+
+
+def _walk(root: pathlib.Path) -> tuple[list[str], np.ndarray]:
+    """(names, ``files.stats`` of them) of audio files and their texts, in the order of names.
+
+    Links to folders are followed, each folder once; names that begin with a dot are left out.
+    """
+    found: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    waiting = ['']
+    while waiting:
+        below = waiting.pop()
+        here = os.path.join(root, below)
+        status = os.stat(here)
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(here) as entries:
+            for entry in entries:
+                if entry.name.startswith('.'):
+                    continue
+                name = os.path.join(below, entry.name)
+                if entry.is_dir():
+                    waiting.append(name)
+                elif headers.is_audio(name) or os.path.splitext(name)[1].lower() in _TEXTS:
+                    found.append(name)
+    found.sort()
+    return found, files.stats(os.path.join(root, name) for name in found)
