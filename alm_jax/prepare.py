@@ -34,6 +34,7 @@ _MANUAL_DIR = flags.DEFINE_string(
 )
 _SPLIT = flags.DEFINE_list('split', [], 'Splits to prepare; all by default.')
 _SAMPLING_RATE = flags.DEFINE_integer('sampling_rate', 0, "Hz; 0 keeps the files' own rates.")
+_MAX_SECONDS = flags.DEFINE_float('max_seconds', 0, 'Kept of longer clips; 0 keeps all.')
 _STORAGE = flags.DEFINE_enum('storage', 'flac', ['flac', 'pcm16'], 'How audio is stored.')
 _RECORDS_PER_SHARD = flags.DEFINE_integer('records_per_shard', 1024, 'Records in a file.')
 _WORKERS = flags.DEFINE_integer('workers', 0, 'Processes; 0 is one a core.')
@@ -190,6 +191,7 @@ def main(argv: Sequence[str]) -> None:
             manual_dir=_MANUAL_DIR.value,
             download=_DOWNLOAD.value,
             sampling_rate=_SAMPLING_RATE.value,
+            max_seconds=_MAX_SECONDS.value,
             storage=_STORAGE.value,
             records_per_shard=_RECORDS_PER_SHARD.value,
             allow_missing=_ALLOW_MISSING.value,

@@ -91,6 +91,9 @@ class Dataset:
       items: (files, config) -> every record of every split, in any order.
       configs: the variants; the first is the default. '' is 'there is only one'.
       downloads: file in manual_dir -> (address, sha256), only where licence and host allow.
+      joined: whether items of one id and split are one record, whose lists (captions, tags, turns,
+        times) are put end to end; each item's turns are dialogues of their own. Audio and single
+        fields are those of the first. Works for any number of items, in any order.
       language: BCP-47, of the speech, or '' when there is none.
       kind: what most records are: sound, instrument, music or speech.
     """
@@ -105,6 +108,7 @@ class Dataset:
     items: Callable[['Files', str], Iterator[Item]]
     configs: Sequence[str] = ('',)
     downloads: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    joined: bool = False
     language: str = ''
     kind: str = 'sound'
 
@@ -153,6 +157,17 @@ def freesound(number: str | int) -> str:
 def bbc(number: str) -> str:
     """The recording_id of a BBC sound effect, in capitals: 'bbc/07075051', 'bbc/NHU05030045'."""
     return f'bbc/{number.upper()}'
+
+
+_CC = re.compile(r'creativecommons\.org/(?:licenses|publicdomain)/([a-z+-]+)/([\d.]+)')
+
+
+def licence_name(text: str) -> str:
+    """'CC-BY-3.0' for the address of a Creative Commons licence; other text as it is."""
+    if not (match := _CC.search(text.lower())):
+        return text
+    name, version = match.groups()
+    return f'CC0-{version}' if name == 'zero' else f'CC-{name.upper()}-{version}'
 
 
 _YOUTUBE = re.compile(r'(?:^|.*/)Y?(?P<id>[A-Za-z0-9_-]{11})(?:_\d[\d._]*)?(?:\.[a-z0-9]{3,4})?$')

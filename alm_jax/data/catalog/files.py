@@ -5,8 +5,10 @@ fetched. Names come from the dataset's own tables, so none may lead out of ``man
 """
 
 import io
+import itertools
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import unicodedata
@@ -15,6 +17,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
+import numpy as np
 import yaml
 
 from alm_jax.config import ConfigError
@@ -22,6 +25,7 @@ from alm_jax.data.catalog import archives, plain_tables, rows
 from alm_jax.data.catalog.declaration import Clip
 
 _COLON = ('_', '-', '')  # what file systems and downloaders write for a colon
+_SPACED_COLON = re.compile(r'\s*:\s*')  # or for one with the spaces around it
 
 
 class Files:
@@ -58,6 +62,7 @@ class Files:
         weakref.finalize(self, shutil.rmtree, own, ignore_errors=True)
         self._archives: dict[str, list[pathlib.Path]] = {}  # folder -> archives
         self._members: dict[pathlib.Path, archives.Members] = {}
+        self._stems: dict[pathlib.Path, np.ndarray] = {}  # folder -> sorted hashes
         self._found_last: dict[str, str] = {}  # folder -> the ending its last file had
 
     def csv(self, *names: str, **options: Any) -> Iterator[rows.Row]:
@@ -210,20 +215,22 @@ class Files:
             *(f'_{start:g}', f'_{start:.3f}', f'_{start:g}_{end:g}', f'_{start:.3f}_{end:.3f}'),
             *(f'_{1000 * start:.0f}_{1000 * end:.0f}', f'_{int(start):06d}', ''),
         ]
-        for time in times:
-            for prefix in ('', 'Y'):
-                if clip := self.audio(f'{prefix}{video}{time}.wav', *folders):
-                    return clip
+        for time, prefix in itertools.product(times, ('', 'Y')):
+            if clip := self.audio(f'{prefix}{video}{time}.wav', *folders):
+                return clip
         return None
 
     def missing(self, *names: str) -> ConfigError:
         """What to raise when none of the names is there."""
         listed = ' or '.join(map(repr, names))
-        packed = sorted(p.name for p in self.root.glob('*.7z')) + sorted(
-            p.name for p in self.root.glob('*.z01')
-        )
-        hint = f'\nUnpack first: {", ".join(packed)}.' if packed else ''
-        return ConfigError(f'{listed} is not in {self.root}.{hint}{self._wanted()}')
+        return ConfigError(f'{listed} is not in {self.root}.{self.packed()}{self._wanted()}')
+
+    def packed(self) -> str:
+        """Which files must be unpacked first, '' when there are none: for messages."""
+        paths = [path for path in self._walk('') if path.suffix in ('.7z', '.rar')]
+        paths += [path.with_suffix('.zip') for path in self._walk('') if path.suffix == '.z01']
+        listed = ', '.join(sorted(path.relative_to(self.root).as_posix() for path in paths))
+        return f'\nUnpack first (7z x FILE unpacks zips in parts, too): {listed}.' if listed else ''
 
     def _wanted(self) -> str:
         return f'\nWhat --manual_dir must hold:\n{self._layout}' if self._layout else ''
@@ -255,6 +262,8 @@ class Files:
         return None
 
     def _audio_file(self, folder: str, stem: str, given: str) -> Clip | None:
+        if not self._may_hold(self._path(f'{folder}/{stem}' if folder else stem)):
+            return None
         likely = [ending for ending in (given, self._found_last.get(folder)) if ending]
         for ending in dict.fromkeys([*likely, *archives.AUDIO, '.WAV', '.MP3', '.FLAC']):
             path = self._path(f'{folder}/{stem}{ending}' if folder else stem + ending)
@@ -262,6 +271,20 @@ class Files:
                 self._found_last[folder] = ending
                 return Clip(str(path))
         return None
+
+    def _may_hold(self, path: pathlib.Path) -> bool:
+        """Whether a folder holds an audio file of this name, with any ending.
+
+        Most names that are looked for are not there, and asking the disk for each with each ending
+        would take longer than all else; so a folder is listed once, at 8 bytes a file.
+        """
+        if path.parent not in self._stems:
+            names = os.listdir(path.parent) if path.parent.is_dir() else ()
+            hashes = [hash(os.path.splitext(n)[0]) for n in names if archives.audio_ending(n)]
+            self._stems[path.parent] = np.sort(np.array(hashes, np.int64))
+        hashes = self._stems[path.parent]
+        at = np.searchsorted(hashes, hash(path.name))
+        return bool(at < len(hashes) and hashes[at] == hash(path.name))
 
     def _audio_member(self, folder: str, stem: str) -> Clip | None:
         for archive in self._archives_of(folder):
@@ -283,19 +306,23 @@ class Files:
             path = self._path(folder)
             named = [path.with_name(path.name + s) for s in archives.SUFFIXES] if folder else []
             inside = sorted(path.iterdir()) if path.is_dir() else []
-            self._archives[folder] = [
-                p for p in (*named, *inside) if archives.suffix_of(p.name) and p.is_file()
-            ]
+            self._archives[folder] = [p for p in (*named, *inside) if _is_archive(p)]
         return self._archives[folder]
 
     def _archives_below(self, folder: str) -> list[pathlib.Path]:
         """Those that carry the folder's name, and those in it or below."""
-        below = [path for path in self._walk(folder) if archives.suffix_of(path.name)]
+        below = [path for path in self._walk(folder) if _is_archive(path)]
         return list(dict.fromkeys([*self._archives_of(folder), *below]))
 
     def _walk(self, folder: str) -> Iterator[pathlib.Path]:
         for place, _, names in os.walk(self._path(folder), followlinks=True):
             yield from (pathlib.Path(place, name) for name in names if not name.startswith('._'))
+
+
+def _is_archive(path: pathlib.Path) -> bool:
+    """Whether it can be read: the last part of a zip in several parts cannot."""
+    is_part = path.suffix == '.zip' and path.with_suffix('.z01').exists()
+    return bool(archives.suffix_of(path.name)) and not is_part and path.is_file()
 
 
 def _clip(found: tuple[str, str, archives.Span]) -> Clip:
@@ -305,6 +332,6 @@ def _clip(found: tuple[str, str, archives.Span]) -> Clip:
 
 def _spellings(name: str) -> list[str]:
     """The forms that a name may have on disk, the given one first."""
-    plain = [name, *(name.replace(':', other) for other in _COLON)]
+    plain = [name, *(name.replace(':', other) for other in _COLON), _SPACED_COLON.sub('_', name)]
     forms = [unicodedata.normalize(form, text) for text in plain for form in ('NFC', 'NFD')]
     return list(dict.fromkeys([*plain, *forms]))

@@ -199,11 +199,12 @@ def read_json_rows(file: IO[bytes], name: str, key: str = '') -> Iterator[tuple[
     Args:
       file: UTF-8 JSON; closed at the end.
       name: for messages.
-      key: where the array or object stands in the file's object; '' is the whole file.
+      key: where the array or object stands in the file's object; '' is the whole file, and so is a
+        file that is an array itself.
     """
     with file:
         scanner = _Scanner(file, name)
-        if key and not scanner.enter(key):
+        if key and not scanner.is_array() and not scanner.enter(key):
             raise ConfigError(f'{name}: there is no {key!r} at its top.')
         for number, (found, value) in enumerate(scanner.elements()):
             found = str(number) if found is None else found
@@ -237,6 +238,10 @@ class _Scanner:
                 return
             if mark != ',':
                 raise self._damaged(f'"," or "{closing}" is expected')
+
+    def is_array(self) -> bool:
+        """Whether an array begins here."""
+        return self._next() == '['
 
     def enter(self, wanted: str) -> bool:
         """Goes to the value of a key of the object that begins here; False when there is none."""

@@ -35,6 +35,7 @@ class Options:
 
     Attributes:
       sampling_rate: Hz of all records; 0 keeps that of the files.
+      max_seconds: what is kept of a longer record, from its start; 0 keeps all.
       storage: 'flac', or 'pcm16', which is larger and faster to read.
       records_per_shard: the last shard of a split has fewer.
       allow_missing: go on without records whose audio is missing or cannot be decoded.
@@ -45,6 +46,7 @@ class Options:
     """
 
     sampling_rate: int = 0
+    max_seconds: float = 0.0
     storage: str = 'flac'
     records_per_shard: int = 1024
     allow_missing: bool = False
@@ -59,12 +61,14 @@ class Options:
             raise ConfigError(f'storage {self.storage!r}? {hint}')
         if self.sampling_rate and not 1000 <= self.sampling_rate <= 384_000:
             raise ConfigError(f'sampling_rate {self.sampling_rate} Hz is out of 1000 to 384000.')
-        if self.records_per_shard < 1 or self.workers < 0:
-            raise ConfigError('records_per_shard must be at least 1, and workers at least 0.')
+        if self.records_per_shard < 1 or self.workers < 0 or self.max_seconds < 0:
+            raise ConfigError(
+                'records_per_shard must be at least 1; workers and max_seconds at least 0.'
+            )
 
     def of_content(self) -> dict[str, Any]:
         """What all splits of a prepared dataset have in common."""
-        names = ('sampling_rate', 'storage', 'records_per_shard')
+        names = ('sampling_rate', 'max_seconds', 'storage', 'records_per_shard')
         return {name: getattr(self, name) for name in names}
 
 
@@ -181,10 +185,11 @@ class _Build:
         if not listed.items.total():
             raise ConfigError(
                 f'{self._dataset.title}: no record has its audio in {self._files.root}.\n'
-                f'{listed.complaint()}\n{self._dataset.layout}'
+                f'{listed.complaint()}{self._files.packed()}\n{self._dataset.layout}'
             )
         if complaint := listed.complaint():
-            self._complain(f'audio is missing in {self._files.root}:\n{complaint}')
+            where = f'{self._files.root}:\n{complaint}{self._files.packed()}'
+            self._complain(f'audio is missing in {where}')
         return listed
 
     def _complain(self, what: str) -> None:
@@ -204,6 +209,7 @@ class _Build:
                 shard=str(self._ready / f'{prefix}-{number:05d}-of-{len(items):05d}'),
                 result=str(self._results / f'{split}-{number:05d}-of-{len(items):05d}.json'),
                 sampling_rate=options.sampling_rate,
+                max_seconds=options.max_seconds,
                 storage=options.storage,
             )
             for number, path in enumerate(items)

@@ -16,6 +16,7 @@ from alm_jax.data.catalog.declaration import Clip
 
 _BY_FFMPEG = ('.m4a', '.aac', '.webm', '.mp4')  # what libsndfile does not read
 _ALL = 1 << 40  # samples
+_LONGEST = 1 << 29  # samples: 3 hours at 48 kHz, 1 GiB of PCM
 _EARLIER = 0.5  # seconds decoded before a part, for codecs that need what went before
 _LACKING = 0.5  # seconds that a file may be shorter than its header says
 
@@ -58,10 +59,15 @@ def _member(clip: Clip) -> bytes:
 def _read_by_libsndfile(
     content: bytes, name: str, start: float, seconds: float | None
 ) -> tuple[np.ndarray, int]:
+    length, rate = decode.header(content, name)
     if not start and seconds is None:
+        if length > _LONGEST:
+            raise AudioError(
+                f'{name} is {length / rate / 3600:.1f} hours long, which is no record that can be '
+                'stored; --max_seconds keeps the start of longer ones.'
+            )
         x, rate = decode.decode(content, name)
         return decode.to_pcm16(x), rate
-    _, rate = decode.header(content, name)
     first = round(start * rate)
     frames = _ALL if seconds is None else max(1, round(seconds * rate))
     if not content.startswith((b'RIFF', b'fLaC', b'OggS', b'RF64', b'FORM')):

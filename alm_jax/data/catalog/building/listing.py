@@ -10,6 +10,7 @@ import functools
 import heapq
 import itertools
 import json
+import operator
 import os
 import pathlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,8 +31,8 @@ class Listing:
     """What was found.
 
     Attributes:
-      items: split -> records with audio on disk.
-      missing: split -> records listed without it.
+      items: split -> items with audio on disk; records, unless several items are joined.
+      missing: split -> items listed without it.
       examples: split -> ids of the first of them.
       jobs: split -> files of items, a shard each, in order.
     """
@@ -96,7 +97,9 @@ def list_items(
             hint = did_you_mean(split, sorted(seen))
             raise ConfigError(f'{dataset.name} has no split {split!r}. {hint}')
     for split in sorted(runs):
-        listing.jobs[split] = _write_jobs(runs[split].merged(), work / 'jobs', split, size)
+        listing.jobs[split] = _write_jobs(
+            runs[split].merged(), work / 'jobs', split, size, joined=dataset.joined
+        )
     return listing
 
 
@@ -142,14 +145,17 @@ class _Runs:
             self._folder.mkdir(parents=True, exist_ok=True)
             path = self._folder / f'{len(self._files)}.jsonl'
             with path.open('w') as file:
-                file.writelines(line for _, line in sorted(self._lines))
+                file.writelines(line for _, line in self._sorted())
             self._files.append(path)
             self._lines, self._size = [], 0
 
+    def _sorted(self) -> list[tuple[str, str]]:
+        return sorted(self._lines, key=operator.itemgetter(0))
+
     def merged(self) -> Iterator[tuple[str, str]]:
-        """(id, line) of all, sorted."""
+        """(id, line) of all, sorted by id; lines of one id in the order they came."""
         runs: list[Iterable[tuple[str, str]]] = [map(_keyed, _lines(path)) for path in self._files]
-        return heapq.merge(*runs, sorted(self._lines))
+        return heapq.merge(*runs, self._sorted(), key=operator.itemgetter(0))  # stable
 
 
 def _lines(path: pathlib.Path) -> Iterator[str]:
@@ -162,11 +168,11 @@ def _keyed(line: str) -> tuple[str, str]:
 
 
 def _write_jobs(
-    lines: Iterator[tuple[str, str]], folder: pathlib.Path, split: str, size: int
+    lines: Iterator[tuple[str, str]], folder: pathlib.Path, split: str, size: int, *, joined: bool
 ) -> list[pathlib.Path]:
     folder.mkdir(parents=True, exist_ok=True)
     jobs = []
-    unique = _without_repeats(lines, split)
+    unique = _unique(lines, split, joined=joined)
     while first := next(unique, None):
         path = folder / f'{split}-{len(jobs):05d}.jsonl'
         with path.open('w') as file:
@@ -176,13 +182,31 @@ def _write_jobs(
     return jobs
 
 
-def _without_repeats(lines: Iterator[tuple[str, str]], split: str) -> Iterator[str]:
-    last = None
-    for identity, line in lines:
-        if identity == last:
+def _unique(lines: Iterator[tuple[str, str]], split: str, *, joined: bool) -> Iterator[str]:
+    """A line for every id."""
+    for identity, group in itertools.groupby(lines, key=operator.itemgetter(0)):
+        same = [line for _, line in group]
+        if len(same) > 1 and not joined:
             raise ConfigError(f'split {split!r} has two records with the id {identity!r}.')
-        last = identity
-        yield line
+        yield _join(same) if len(same) > 1 else same[0]
+
+
+def _join(lines: Sequence[str]) -> str:
+    """One line of several about one record."""
+    records = [json.loads(line) for line in lines]
+    identity, clips, stamps, fields = records[0]
+    dialogues = 0
+    for name in ('captions', 'tags', 'times', 'turns'):
+        fields[name] = []
+    for _, _, _, more in map(json.loads, lines):
+        for name in ('captions', 'tags'):
+            new = [text for text in more.get(name, ()) if text not in fields[name]]
+            fields[name] += new
+        fields['times'] += more.get('times', ())
+        turns = more.get('turns', ())
+        fields['turns'] += [{**turn, 'dialogue': turn['dialogue'] + dialogues} for turn in turns]
+        dialogues = max((turn['dialogue'] + 1 for turn in fields['turns']), default=0)
+    return json.dumps([identity, clips, stamps, fields], sort_keys=True) + '\n'
 
 
 def splits_of(listing: Listing) -> list[str]:

@@ -44,6 +44,7 @@ class Job:
       shard: file to write.
       result: file to write last; the index part lies beside it, as .arrow.
       sampling_rate: Hz of all records, 0 keeps their own.
+      max_seconds: of each clip, from its start; 0 is all.
       storage: of STORAGES.
     """
 
@@ -51,11 +52,13 @@ class Job:
     shard: str
     result: str
     sampling_rate: int
+    max_seconds: float
     storage: str
 
     def digest(self) -> str:
         """Of the items, of the state of their files, and of the options."""
-        options = repr((FORMAT, self.sampling_rate, self.storage, os.path.basename(self.shard)))
+        kept = (FORMAT, self.sampling_rate, self.max_seconds, self.storage)
+        options = repr((*kept, os.path.basename(self.shard)))
         content = pathlib.Path(self.items).read_bytes()
         return hashlib.sha256(options.encode() + content).hexdigest()
 
@@ -109,7 +112,7 @@ def write_shard(job: Job) -> dict[str, Any]:
     try:
         for identity, clips, fields in listing.items_of(pathlib.Path(job.items)):
             try:
-                made = make_record(identity, clips, fields, job.sampling_rate)
+                made = make_record(identity, clips, fields, job.sampling_rate, job.max_seconds)
                 serialized = serialize(made, job.storage)
             except AudioError as error:
                 unusable.append([identity, str(error)])
@@ -130,7 +133,11 @@ def write_shard(job: Job) -> dict[str, Any]:
 
 
 def make_record(
-    identity: str, clips: Sequence[Clip], fields: Mapping[str, Any], sampling_rate: int
+    identity: str,
+    clips: Sequence[Clip],
+    fields: Mapping[str, Any],
+    sampling_rate: int,
+    max_seconds: float = 0.0,
 ) -> dict[str, Any]:
     """The record of an item, its audio decoded, resampled and measured.
 
@@ -139,6 +146,8 @@ def make_record(
     Raises:
       AudioError: a clip that cannot be decoded.
     """
+    if max_seconds:
+        clips = [clip.cut(0.0, min(clip.seconds or max_seconds, max_seconds)) for clip in clips]
     read = [clip_audio.read(clip) for clip in clips]
     rate = sampling_rate or max(rate for _, rate in read)
     parts = [resample(pcm, native, rate) for pcm, native in read]
