@@ -93,7 +93,7 @@ def base() -> ConfigDict:
     config.model.audio = ConfigDict({'name': 'spectrogram_transformer', 'variant': 'mu'})
     config.model.text = ConfigDict({'name': 'bert', 'variant': 'mu'})
     config.model.embed_dim = 256
-    config.model.projection_layers = 1  # 1 is linear, 2 is an MLP
+    config.model.projection = 'linear'  # or 'residual' (MS-CLAP), 'mlp' (LAION-CLAP)
     config.model.dropout = 0.0
 
     config.task = ConfigDict()

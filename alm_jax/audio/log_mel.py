@@ -31,6 +31,8 @@ def mel_filters(front_end: FrontEnd) -> np.ndarray:
     if front_end.mel == 'slaney':
         edges = _slaney_hz(edges)
         return _triangles(bins_hz, edges) * (2.0 / (edges[2:] - edges[:-2]))
+    if front_end.mel == 'htk_hz':
+        return _triangles(bins_hz, _htk_hz(edges))
     return _triangles(_htk_mel(bins_hz), edges)
 
 
@@ -43,6 +45,10 @@ def _triangles(bins: np.ndarray, edges: np.ndarray) -> np.ndarray:
 
 def _htk_mel(hz: np.ndarray) -> np.ndarray:
     return 2595.0 * np.log10(1.0 + hz / 700.0)
+
+
+def _htk_hz(mel: np.ndarray) -> np.ndarray:
+    return 700.0 * (10.0 ** (mel / 2595.0) - 1.0)
 
 
 # Slaney's scale: linear to 1 kHz (15 mel), then 27 mel for each factor of 6.4.

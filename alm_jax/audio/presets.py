@@ -29,7 +29,8 @@ class FrontEnd:
       win_length, n_fft, hop_length: samples.
       f_min, f_max: Hz, the outer edges of the mel bands.
       mel: 'slaney' (Slaney's scale, triangles linear in Hz, unit area) or 'htk' (2595 log10(1 +
-        f / 700), triangles linear in mel, unit peak, as Kaldi and TensorFlow build them).
+        f / 700), triangles linear in mel, unit peak, as Kaldi and TensorFlow build them); 'htk_hz'
+        is the same scale with triangles linear in Hz, as torchaudio builds them.
       centred: see above.
       drop_last: whether a centred spectrogram leaves out its last frame, as Whisper does.
       symmetric_window: Hann over win_length - 1 intervals (Kaldi) instead of the periodic one.
@@ -51,7 +52,7 @@ class FrontEnd:
     n_mels: int
     f_min: float
     f_max: float
-    mel: Literal['slaney', 'htk']
+    mel: Literal['slaney', 'htk', 'htk_hz']
     log: Literal['db', 'log10', 'ln']
     centred: bool = False
     drop_last: bool = False

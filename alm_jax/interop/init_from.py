@@ -116,7 +116,7 @@ def _kernel_shape(flat: Mapping[str, Any], part: str) -> tuple[int, int]:
     names = [name for name in flat if name.startswith(part + '/')]
     if names != [f'{part}/{KERNEL}']:
         raise config_lib.ConfigError(
-            f'config.init_from.{part} needs a linear projection, config.model.projection_layers 1; '
+            f"config.init_from.{part} needs config.model.projection 'linear'; "
             f'this part has {", ".join(names)}.'
         )
     return flat[names[0]].shape

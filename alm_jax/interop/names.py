@@ -82,6 +82,23 @@ def conv(theirs: str, ours: str) -> list[Rule]:
     ]
 
 
+def pointwise(theirs: str, ours: str) -> list[Rule]:
+    """torch's Conv2d of size 1, which is our Dense: [out, in, 1, 1] is [in, out]."""
+
+    def write(arrays):
+        return [arrays[0].T[:, :, None, None]]
+
+    return [
+        Rule(
+            (f'{theirs}.weight',),
+            (f'{ours}/kernel',),
+            lambda arrays: [arrays[0].reshape(arrays[0].shape[:2]).T],
+            write,
+        ),
+        *array(f'{theirs}.bias', f'{ours}/bias'),
+    ]
+
+
 def batch_norm(theirs: str, ours: str) -> list[Rule]:
     """torch's BatchNorm; its count of batches has no place here."""
     return [
@@ -189,7 +206,7 @@ def their_arrays(table: Table, ours: Mapping[str, np.ndarray]) -> dict[str, np.n
             entry = _entry(rule, found.groups())
             if all(other in ours for other in entry.ours):
                 arrays = rule.write([np.asarray(ours[other]) for other in entry.ours])
-                written.update(zip(entry.theirs, map(np.ascontiguousarray, arrays)))
+                written.update(zip(entry.theirs, (np.asarray(a, order='C') for a in arrays)))
                 used.update(entry.ours)
     if left := sorted(set(ours) - used):
         raise ConfigError(f'no rule writes {", ".join(left[:10])}.')

@@ -10,12 +10,17 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from alm_jax import config as config_lib
+from alm_jax.models.audio.htsat import HtsAt
 from alm_jax.models.audio.spectrogram_transformer import SpectrogramTransformer
 from alm_jax.models.audio.yamnet import YamNet
 from alm_jax.models.projection import Projection
 from alm_jax.models.text.bert import Bert
 
-AUDIO_ENCODERS = {'spectrogram_transformer': SpectrogramTransformer, 'yamnet': YamNet}
+AUDIO_ENCODERS = {
+    'htsat': HtsAt,
+    'spectrogram_transformer': SpectrogramTransformer,
+    'yamnet': YamNet,
+}
 TEXT_ENCODERS = {'bert': Bert}
 # CLIP (Radford et al. 2021, section 2.5): initial temperature 0.07, logit scale at most 100.
 LOG_SCALE_INIT = math.log(1 / 0.07)
@@ -27,30 +32,41 @@ class TwoTower(nn.Module):
     """An audio and a text encoder with projections to unit vectors of one size.
 
     Parameters: ``audio``, ``text``, ``audio_projection``, ``text_projection``, ``logit_scale`` []
-    (the log of it) and ``logit_bias`` [].
+    (the log of it), ``logit_bias`` [] and, with ``two_scales``, ``text_logit_scale`` [].
 
     Attributes:
       audio: encoder (mel_btf, num_frames_b, train) -> {'pooled': [b, d], ...}.
       text: encoder (token_ids_bt, token_mask_bt, train) -> {'pooled': [b, d], ...}.
       embed_dim: size of the shared embedding.
-      projection_layers: 1 is linear, 2 is MS-CLAP's residual MLP.
+      projection: kind of the projections, see Projection.
       dropout: rate in the projections.
+      logit_bias_init: where the bias of the sigmoid objective starts; None is no such parameter.
+      two_scales: whether text to audio has a scale of its own, as in LAION-CLAP.
       dtype: compute dtype of the projections; embeddings are float32.
     """
 
     audio: nn.Module
     text: nn.Module
     embed_dim: int = 512
-    projection_layers: int = 1
+    projection: str = 'linear'
     dropout: float = 0.0
+    logit_bias_init: float | None = BIAS_INIT
+    two_scales: bool = False
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
-        head = (self.embed_dim, self.projection_layers, self.dropout, self.dtype)
-        self.audio_projection = Projection(*head)
-        self.text_projection = Projection(*head)
-        self.logit_scale = self.param('logit_scale', nn.initializers.constant(LOG_SCALE_INIT), ())
-        self.logit_bias = self.param('logit_bias', nn.initializers.constant(BIAS_INIT), ())
+        head = (self.embed_dim, self.projection, self.dropout)
+        self.audio_projection = Projection(*head, dtype=self.dtype)
+        self.text_projection = Projection(*head, dtype=self.dtype)
+
+        def scalar(name, value):
+            return self.param(name, nn.initializers.constant(value), ())
+
+        self.logit_scale = scalar('logit_scale', LOG_SCALE_INIT)
+        if self.two_scales:
+            self.text_logit_scale = scalar('text_logit_scale', LOG_SCALE_INIT)
+        if self.logit_bias_init is not None:
+            self.logit_bias = scalar('logit_bias', self.logit_bias_init)
 
     def __call__(self, mel_btf, num_frames_b, token_ids_bt, token_mask_bt, train: bool = False):
         """Embeds paired clips and texts.
@@ -62,18 +78,23 @@ class TwoTower(nn.Module):
 
         Returns:
           'audio_embedding' and 'text_embedding', float32 [b, embed_dim] of unit norm;
-          'logit_scale' (at most 100) and 'logit_bias', float32 [].
+          'logit_scale' (at most 100), 'logit_bias' and 'text_logit_scale', float32 [], as far as
+          the model has them.
         """
-        return {
+        outputs = {
             'audio_embedding': self.embed_audio(mel_btf, num_frames_b, train),
             'text_embedding': self.embed_text(token_ids_bt, token_mask_bt, train),
             'logit_scale': jnp.exp(ceiling(self.logit_scale, LOG_SCALE_MAX)),
-            'logit_bias': self.logit_bias,
         }
+        if self.two_scales:
+            outputs['text_logit_scale'] = jnp.exp(ceiling(self.text_logit_scale, LOG_SCALE_MAX))
+        if self.logit_bias_init is not None:
+            outputs['logit_bias'] = self.logit_bias
+        return outputs
 
-    def embed_audio(self, mel_btf, num_frames_b, train: bool = False):
-        """[b, t, f], int [b] -> float32 [b, embed_dim] of unit norm."""
-        pooled = self.audio(mel_btf, num_frames_b, train)['pooled']
+    def embed_audio(self, mel_btf, num_frames_b, train: bool = False, **options):
+        """[b, t, f], int [b] -> float32 [b, embed_dim] of unit norm; ``options`` of the encoder."""
+        pooled = self.audio(mel_btf, num_frames_b, train, **options)['pooled']
         return unit_norm(self.audio_projection(pooled, train))
 
     def embed_text(self, token_ids_bt, token_mask_bt, train: bool = False):
@@ -109,7 +130,7 @@ def build_two_tower(config_model: Mapping[str, Any], dtype: DTypeLike = jnp.floa
 
     Args:
       config_model: keys audio and text ({'name': encoder, **its attributes}), embed_dim,
-        projection_layers, dropout; 'family' is ignored.
+        projection, dropout; 'family' is ignored.
       dtype: compute dtype.
 
     Raises:
@@ -122,7 +143,7 @@ def build_two_tower(config_model: Mapping[str, Any], dtype: DTypeLike = jnp.floa
         kind = config_lib.choose(table, options.get('name', ''), where=f'{where}.name')
         return config_lib.call_with(kind, options, where=where, dtype=dtype)
 
-    heads = {key: config_model[key] for key in ('embed_dim', 'projection_layers', 'dropout')}
+    heads = {key: config_model[key] for key in ('embed_dim', 'projection', 'dropout')}
     return TwoTower(
         audio=encoder('audio', AUDIO_ENCODERS),
         text=encoder('text', TEXT_ENCODERS),

@@ -87,7 +87,7 @@ def test_missing_packages_leave_a_part_at_its_start(tmp_path, monkeypatch):
 def test_identity_keeps_the_encoders_space(tmp_path):
     params, _, _ = init_from.initialise(tree(), {}, {'text_projection': 'identity'}, tmp_path)
     np.testing.assert_array_equal(params['text_projection']['linear']['kernel'], np.eye(4))
-    with pytest.raises(ConfigError, match='needs a linear projection'):
+    with pytest.raises(ConfigError, match="projection 'linear'"):
         init_from.initialise(tree(), {}, {'deep_projection': 'identity'}, tmp_path)
 
 

@@ -25,9 +25,11 @@ def _batch():
     return mel, jnp.array([110, 20]), ids, jnp.arange(8) < jnp.array([[8], [3]])
 
 
-@pytest.mark.parametrize(('audio', 'layers'), [('spectrogram_transformer', 1), ('yamnet', 2)])
-def test_embeddings_and_gradients(audio, layers):
-    config = _config(audio={'name': audio}, projection_layers=layers, embed_dim=24, dropout=0.1)
+@pytest.mark.parametrize(
+    ('audio', 'projection'), [('spectrogram_transformer', 'linear'), ('yamnet', 'residual')]
+)
+def test_embeddings_and_gradients(audio, projection):
+    config = _config(audio={'name': audio}, projection=projection, embed_dim=24, dropout=0.1)
     if audio == 'spectrogram_transformer':
         config.audio.variant = 'mu'
     model = build_two_tower(config)
@@ -65,7 +67,7 @@ def test_embeddings_and_gradients(audio, layers):
 def test_two_layer_projection_is_the_one_of_ms_clap():
     """norm(h + W2 gelu(h)), h = W1 x (microsoft/CLAP, models/clap.py, class Projection)."""
     x = jax.random.normal(jax.random.key(0), (5, 12))
-    head = Projection(8, layers=2)
+    head = Projection(8, 'residual')
     params = head.init(jax.random.key(1), x)['params']
     h = np.asarray(x @ params['linear']['kernel'], np.float64)
     gelu = np.vectorize(lambda v: 0.5 * v * (1 + math.erf(v / math.sqrt(2))))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from alm_jax.models.layers import rotary
+from alm_jax.models.layers import kv_cache, rotary
 from alm_jax.models.layers.dense import Dense
 from alm_jax.models.layers.norm import RmsNorm
 
@@ -29,6 +29,8 @@ class MultiHeadAttention(nn.Module):
       scale: of the scores; None is head_dim ** -0.5.
       qk_norm: RMS norm of queries and keys before rotation (Qwen3).
       norm_epsilon: of that norm.
+      norm_offset: of that norm; 1 in Gemma 3.
+      softcap: scores become softcap * tanh(scores / softcap) (Gemma 2); None leaves them.
       dtype: compute and result dtype.
     """
 
@@ -41,22 +43,38 @@ class MultiHeadAttention(nn.Module):
     scale: float | None = None
     qk_norm: bool = False
     norm_epsilon: float = 1e-6
+    norm_offset: float = 0.0
+    softcap: float | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
-    def __call__(self, x_btd, mask_bs=None, *, memory_bsd=None, bias_bhts=None, rope_btd=None):
+    def __call__(
+        self,
+        x_btd,
+        mask_bs=None,
+        *,
+        memory_bsd=None,
+        bias_bhts=None,
+        rope_btd=None,
+        cache=None,
+    ):
         """Attends from every position to the positions where the mask is True.
 
         Args:
           x_btd: [b, t, d].
-          mask_bs: bool [b, s], or None for all positions. A row without any True attends evenly,
-            so a wholly padded row stays finite.
+          mask_bs: bool [b, s], or [b, t, s], or None for all positions. A row without any True
+            attends evenly, so a wholly padded row stays finite.
           memory_bsd: what keys and values are made of, [b, s, e]; None is ``x_btd``.
           bias_bhts: added to the scores, broadcast to [b, heads, t, s].
           rope_btd: (cos, sin), float32 [b or 1, t, rotated size] each; see ``layers.rotary``.
+          cache: of earlier calls, see ``layers.kv_cache``. {'key', 'value', 'index'}: the new keys
+            and values go into a copy of the s slots [b, s, kv_heads, head_dim] at 'index', and the
+            mask alone says which slots are attended to, whatever ``causal`` and ``window`` are.
+            {'key', 'value'}: complete, so nothing is made of ``memory_bsd``. {}: nothing yet.
 
         Returns:
-          [b, t, d] in ``dtype``.
+          [b, t, d] in ``dtype``; with a cache ([b, t, d], {'key', 'value'} made in this call, or
+          {} when it was complete).
         """
         d = x_btd.shape[-1]
         size = self.head_dim or d // self.heads
@@ -67,23 +85,59 @@ class MultiHeadAttention(nn.Module):
             y = Dense(count * size, use_bias=bias, dtype=self.dtype, name=name)(x)
             return y.reshape(*x.shape[:2], count, size)
 
-        memory = x_btd if memory_bsd is None else memory_bsd
-        query = heads('query', x_btd, self.heads)
-        key, value = heads('key', memory, kv_heads), heads('value', memory, kv_heads)
-        if self.qk_norm:
-            query = RmsNorm(self.norm_epsilon, name='query_norm')(query)
-            key = RmsNorm(self.norm_epsilon, name='key_norm')(key)
-        if rope_btd is not None:
-            query, key = rotary.rotate(query, *rope_btd), rotary.rotate(key, *rope_btd)
-        y = jax.nn.dot_product_attention(
+        def positioned(name, x, count):
+            y = heads(name, x, count)
+            if self.qk_norm:
+                y = RmsNorm(self.norm_epsilon, self.norm_offset, name=f'{name}_norm')(y)
+            return y if rope_btd is None else rotary.rotate(y, *rope_btd)
+
+        query = positioned('query', x_btd, self.heads)
+        made = {}
+        if cache and 'index' not in cache:
+            key, value = cache['key'], cache['value']
+        else:
+            memory = x_btd if memory_bsd is None else memory_bsd
+            key, value = positioned('key', memory, kv_heads), heads('value', memory, kv_heads)
+            made = {'key': key, 'value': value}
+        if cache and 'index' in cache:
+            key, value = (kv_cache.put(cache[n], made[n], cache['index']) for n in made)
+        window = None if self.window is None or cache else (self.window - 1, 0)
+        y = _attend(
             query,
             key,
             value,
+            self.softcap,
             bias=bias_bhts,
-            mask=None if mask_bs is None else mask_bs[:, None, None, :],
+            mask=_per_head(mask_bs),
             scale=self.scale,
-            is_causal=self.causal,
-            local_window_size=None if self.window is None else (self.window - 1, 0),
+            is_causal=self.causal and not cache,
+            local_window_size=window,
         )
         y = y.reshape(*x_btd.shape[:2], self.heads * size)
-        return Dense(d, use_bias='out' in self.biases, dtype=self.dtype, name='out')(y)
+        y = Dense(d, use_bias='out' in self.biases, dtype=self.dtype, name='out')(y)
+        return y if cache is None else (y, made)
+
+
+def _attend(query, key, value, softcap, **options):
+    """jax's attention; with a cap, whose place is between scale and mask, written out."""
+    if softcap is None:
+        return jax.nn.dot_product_attention(query, key, value, **options)
+    if options['is_causal'] or options['bias'] is not None:
+        raise ValueError('attention with a softcap takes its order from the mask, and no bias.')
+    b, t, heads, size = query.shape
+    groups = key.shape[2]
+    query = query.reshape(b, t, groups, heads // groups, size)
+    scores = jnp.einsum('btghd,bsgd->bghts', query, key, preferred_element_type=jnp.float32)
+    scores = scores * (options['scale'] or size**-0.5)
+    scores = softcap * jnp.tanh(scores / softcap)
+    if options['mask'] is not None:
+        scores = jnp.where(options['mask'][:, :, None], scores, jnp.finfo(scores.dtype).min)
+    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
+    return jnp.einsum('bghts,bsgd->btghd', weights, value).reshape(b, t, heads, size)
+
+
+def _per_head(mask):
+    """bool [b, s] or [b, t, s] -> [b, 1, t or 1, s]."""
+    if mask is None:
+        return None
+    return mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]

@@ -51,10 +51,11 @@ class FrozenBatchNorm(nn.Module):
     """Batch normalisation with stored statistics that training never updates.
 
     ``mean`` and ``var`` [c] float32 live in the collection 'batch_stats' (0 and 1 until loaded);
-    the only parameter is ``bias`` [c], because YAMNet was trained with center=True, scale=False.
+    the parameters are ``bias`` [c] and, with ``use_scale``, ``scale`` [c] (YAMNet has none).
     """
 
     epsilon: float
+    use_scale: bool = False
 
     @nn.compact
     def __call__(self, x):
@@ -64,4 +65,6 @@ class FrozenBatchNorm(nn.Module):
         var = self.variable('batch_stats', 'var', jnp.ones, shape, jnp.float32).value
         bias = self.param('bias', nn.initializers.zeros, shape)
         scale = jax.lax.rsqrt(var + self.epsilon)
+        if self.use_scale:
+            scale = scale * self.param('scale', nn.initializers.ones, shape)
         return (x.astype(jnp.float32) * scale + (bias - mean * scale)).astype(x.dtype)

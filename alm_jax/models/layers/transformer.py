@@ -64,6 +64,8 @@ class TransformerBlock(nn.Module):
       heads: attention heads.
       mlp_width: hidden size of the MLP.
       post_norm: False is ViT's order x + f(norm(x)); True is BERT's norm(x + f(x)).
+      sandwich: with ViT's order, x + norm(f(norm(x))) (Gemma 2), the outer ones being
+        ``attn_post_norm``, ``mlp_post_norm`` and ``cross_attn_post_norm``.
       norm: 'layer', 'rms', or 'rms_from_one' (Gemma).
       norm_epsilon: of the norms.
       activation: of the MLP, a key of ACTIVATIONS.
@@ -80,6 +82,7 @@ class TransformerBlock(nn.Module):
     heads: int
     mlp_width: int
     post_norm: bool = False
+    sandwich: bool = False
     norm: str = 'layer'
     norm_epsilon: float = 1e-6
     activation: str = 'gelu'
@@ -100,6 +103,7 @@ class TransformerBlock(nn.Module):
         rope_btd=None,
         memory_bsd=None,
         memory_mask_bs=None,
+        cache=None,
     ):
         """One block, in the form that nn.scan carries.
 
@@ -108,37 +112,69 @@ class TransformerBlock(nn.Module):
           mask_bt: bool [b, t], positions that may be attended to; None is all.
           bias_bhts, rope_btd: see MultiHeadAttention.
           memory_bsd, memory_mask_bs: what ``cross`` attends to, [b, s, e] and bool [b, s].
+          cache: (index, {'attn': {'key', 'value'}, 'cross_attn': the same or left out}), one
+            layer's of ``layers.kv_cache``. ``mask_bt`` is then over its slots, and the memory is
+            needed only in the first call.
 
         Returns:
-          ([b, t, d], the same).
+          ([b, t, d], the same); with a cache ([b, t, d], (the same, keys and values made in this
+          call: {'attn': {'key', 'value'}} and with ``cross`` 'cross_attn')).
         """
         drop = nn.Dropout(self.dropout, deterministic=not self.train)
+
+        def residual(name, x, f):
+            norm = NORMS[self.norm](self.norm_epsilon, name=f'{name}_norm')
+            if self.post_norm:
+                return norm(x + drop(f(x)))
+            y = f(norm(x))
+            if self.sandwich:
+                y = NORMS[self.norm](self.norm_epsilon, name=f'{name}_post_norm')(y)
+            return x + drop(y)
+
+        made = {}
 
         def attention(name, **options):
             options = {**self.attention, **options}
             return MultiHeadAttention(self.heads, dtype=self.dtype, name=name, **options)
 
-        def residual(name, x, f):
-            norm = NORMS[self.norm](self.norm_epsilon, name=name)
-            return norm(x + drop(f(x))) if self.post_norm else x + drop(f(norm(x)))
+        def attend(module, x, mask, cached, **inputs):
+            def f(x):
+                if cached is None:
+                    return module(x, mask, **inputs)
+                y, made[module.name] = module(x, mask, cache=cached, **inputs)
+                return y
 
-        attn = attention('attn')
-        x_btd = residual(
-            'attn_norm', x_btd, lambda x: attn(x, mask_bt, bias_bhts=bias_bhts, rope_btd=rope_btd)
+            return residual(module.name, x, f)
+
+        own, others = None, None
+        if cache is not None:
+            index, slots = cache
+            own, others = {**slots['attn'], 'index': index}, slots.get('cross_attn', {})
+        x_btd = attend(
+            attention('attn'), x_btd, mask_bt, own, bias_bhts=bias_bhts, rope_btd=rope_btd
         )
         if self.cross:
             cross = attention('cross_attn', causal=False, window=None)
-            x_btd = residual(
-                'cross_attn_norm', x_btd, lambda x: cross(x, memory_mask_bs, memory_bsd=memory_bsd)
-            )
+            x_btd = attend(cross, x_btd, memory_mask_bs, others, memory_bsd=memory_bsd)
         mlp = Mlp(
             self.mlp_width, self.activation, self.gated, self.mlp_bias, self.dtype, name='mlp'
         )
-        x_btd = residual('mlp_norm', x_btd, mlp)
-        return x_btd, x_btd
+        x_btd = residual('mlp', x_btd, mlp)
+        return x_btd, (x_btd if cache is None else (x_btd, made))
 
 
-def transformer_stack(depth: int, *, remat: str = 'none', **block) -> nn.Module:
+SHARED_INPUTS = (nn.broadcast,) * 5  # of TransformerBlock, after x_btd
+CACHED = (*SHARED_INPUTS, (nn.broadcast, 0))
+
+
+def transformer_stack(
+    depth: int,
+    *,
+    remat: str = 'none',
+    kind: type[nn.Module] = TransformerBlock,
+    in_axes: Any = nn.broadcast,
+    **block,
+) -> nn.Module:
     """``depth`` TransformerBlocks as one scanned module named 'layers'.
 
     Inside a compact method: ``x_btd, hidden_lbtd = transformer_stack(...)(x_btd, mask_bt)``; the
@@ -149,17 +185,20 @@ def transformer_stack(depth: int, *, remat: str = 'none', **block) -> nn.Module:
     Args:
       depth: number of blocks.
       remat: 'none' keeps activations, 'block' keeps block inputs and recomputes the rest.
-      **block: arguments of TransformerBlock.
+      kind: of block: (x_btd, *inputs) -> (x_btd, what is stacked over the layers).
+      in_axes: as nn.scan has it; all inputs are shared by default. CACHED is for calls with all of
+        TransformerBlock's inputs, whose last is the cache's (index, layers).
+      **block: attributes of the block.
 
     Raises:
       ConfigError: for another ``remat``.
     """
     wrap = config_lib.choose(REMAT, remat, where='model.*.remat')
     scanned = nn.scan(
-        wrap(TransformerBlock),
+        wrap(kind),
         variable_axes={'params': 0},
         split_rngs={'params': True, 'dropout': True},
-        in_axes=nn.broadcast,
+        in_axes=in_axes,
         length=depth,
     )
     return scanned(name='layers', **block)
