@@ -1,4 +1,4 @@
-"""A decoder-only language model: Llama, Vicuna, SmolLM2, Qwen, Mistral, Gemma, GPT-2 by its Size."""
+"""One decoder-only language model: by its Size it is Llama, Qwen, Mistral, Gemma or GPT-2."""
 
 import dataclasses
 from typing import Any
@@ -60,7 +60,7 @@ class Size:
     attention_scale: float | None = None
     attention_softcap: float | None = None
     logit_softcap: float | None = None
-    rope: Rope | None = Rope()
+    rope: Rope | None = dataclasses.field(default_factory=Rope)
     positions: int = 0
     window: int | None = None
     windowed: tuple[bool, ...] = ()
