@@ -17,7 +17,6 @@ _SPLITS = {'train': 'train', 'val': 'validation', 'test': 'test'}
 
 
 def _items(files: Files, config: str) -> Iterator[Item]:
-    records = manifests.Records(files)
     for file, _, _ in manifests.named(files, '*.json'):
         manifest = as_row(files.json(file), file)
         if manifest.text('split') not in _SPLITS:
@@ -32,8 +31,8 @@ def _items(files: Files, config: str) -> Iterator[Item]:
             start = row.number('audio_start') if 'audio_start' in row else 0.0
             output = row.text('output')
             captions = [output] if task.endswith('AudioCaptioning') else []
-            records.add(row, split, task, [path], [(row.text('prompt'), output)], captions, start)
-    yield from records.items()
+            turns = [(row.text('prompt'), output)]
+            yield manifests.item(files, row, split, task, [path], turns, start, captions=captions)
 
 
 DATASET = Dataset(
@@ -45,4 +44,5 @@ DATASET = Dataset(
     provenance='generated: language models, or as the corpora of the manifests say',
     layout='manifests/NAME-TASK/SPLIT.json and the audio at split_path/name, below manual_dir',
     items=_items,
+    joined=True,
 )

@@ -9,7 +9,7 @@ import collections
 import re
 from collections.abc import Iterator, Sequence
 
-from alm_jax.data.catalog.declaration import Dataset, Item, freesound, turn, words
+from alm_jax.data.catalog.declaration import Dataset, Item, freesound, licence_name, turn, words
 from alm_jax.data.catalog.files import Files
 from alm_jax.data.catalog.rows import Row
 
@@ -29,7 +29,7 @@ def _items(files: Files, config: str) -> Iterator[Item]:
             pairs = [(q, answer) for q in questions for answer in _kept(questions[q], config)]
             clip = files.audio(_AUDIO.get(file, file), 'audio_files', '')
             if turns := [turn(*pair, number) for number, pair in enumerate(pairs)]:
-                fields = {**known.get(file, {}), 'turns': turns}
+                fields = {'recording_id': f'clotho/{file}', **known.get(file, {}), 'turns': turns}
                 yield Item(split, file, (clip,) if clip else (), fields)
 
 
@@ -37,7 +37,7 @@ def _described(row: Row) -> dict[str, object]:
     fields = {'tags': words(row.text('keywords'), ';'), 'author': row.text('manufacturer')}
     if upload := re.search(r'/sounds?/(\d+)', row.text('sound_link')):
         fields['recording_id'] = freesound(upload[1])
-    return fields | ({'licence': row.text('license')} if row.text('license') else {})
+    return fields | ({'licence': licence_name(row.text('license'))} if row.text('license') else {})
 
 
 def _kept(answers: Sequence[str], config: str) -> Sequence[str]:

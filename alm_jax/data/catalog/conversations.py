@@ -17,14 +17,12 @@ _ROLES = (('human', 'user'), ('gpt', 'assistant'))  # in turn
 
 
 def _items(files: Files, config: str) -> Iterator[Item]:
-    records = manifests.Records(files)
     for file, name, split in manifests.named(files, '*.json*'):
         rows = (
             files.jsonl(file) if file.endswith('l') else (row for _, row in files.json_rows(file))
         )
         for row in rows:
-            records.add(row, split, name, row.texts('sound'), list(_dialogue(row)))
-    yield from records.items()
+            yield manifests.item(files, row, split, name, row.texts('sound'), list(_dialogue(row)))
 
 
 def _dialogue(row: Row) -> Iterator[tuple[str, str]]:
@@ -48,4 +46,5 @@ DATASET = Dataset(
     layout='manifests/**/*.json or *.jsonl as fetched from https://huggingface.co/nvidia, and the\n'
     'audio at the paths that "sound" gives, below manual_dir',
     items=_items,
+    joined=True,
 )

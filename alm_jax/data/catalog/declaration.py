@@ -92,8 +92,9 @@ class Dataset:
       configs: the variants; the first is the default. '' is 'there is only one'.
       downloads: file in manual_dir -> (address, sha256), only where licence and host allow.
       joined: whether items of one id and split are one record, whose lists (captions, tags, turns,
-        times) are put end to end; each item's turns are dialogues of their own. Audio and single
-        fields are those of the first. Works for any number of items, in any order.
+        times) are put end to end; each item's turns are dialogues of their own. The audio is that
+        of the first, a single field that of the first that has it. Works for any number of items,
+        in any order.
       language: BCP-47, of the speech, or '' when there is none.
       kind: what most records are: sound, instrument, music or speech.
     """

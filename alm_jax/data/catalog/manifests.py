@@ -1,14 +1,14 @@
 """Manifests over other corpora: rows that name audio files and say or ask something about them.
 
-Rows about the same file, or the same files in the same order, become one record with a dialogue
-each, so that audio is stored once however often it is asked about.
+Every row is an item. Items about the same file, or the same files in the same order, are one record
+with a dialogue each (``Dataset.joined``), so that audio is stored once however often it is asked
+about.
 
 Where audio stands in a dialogue: all clips of the record come first, in order, unless the record
 has several and the dialogue says it with slots: at '<sound-2>' in a text stands clip 2, counted
 from 1. Only records of several clips have slots; those of one clip have lost theirs.
 """
 
-import dataclasses
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
@@ -96,81 +96,40 @@ def placed(texts: Sequence[str], clips: int, row: Row) -> list[str]:
     return [_SLOT.sub(slot, text).strip() for text in texts]
 
 
-@dataclasses.dataclass
-class _Gathered:
-    split: str
-    audio: tuple[Clip, ...]
-    fields: dict[str, Any]
-    dialogues: int = 0
+def item(
+    files: Files,
+    row: Row,
+    split: str,
+    package: str,
+    paths: Sequence[str],
+    dialogue: Sequence[tuple[str, str]] = (),
+    start: float = 0.0,
+    **fields: Any,
+) -> Item:
+    """One row.
 
+    Args:
+      files: the distribution.
+      row: for messages.
+      split: of the record.
+      package: the collection that the row belongs to.
+      paths: its audio, in order; backslashes are slashes.
+      dialogue: questions with their answers, in order.
+      start: where in the (single) file the clip begins, seconds.
+      **fields: of the record; recording_id is that of the first path when it is not given.
 
-class Records:
-    """Collects rows by the audio that they name.
-
-    ``add`` a row at a time, then take ``items``.
+    Raises:
+      ConfigError: names the row; see ``find`` and ``placed``, no audio, or an empty answer.
     """
-
-    def __init__(self, files: Files):
-        self._files = files
-        self._found: dict[str, _Gathered] = {}
-
-    def add(
-        self,
-        row: Row,
-        split: str,
-        package: str,
-        paths: Sequence[str],
-        dialogue: Sequence[tuple[str, str]] = (),
-        captions: Sequence[str] = (),
-        start: float = 0.0,
-        **fields: Any,
-    ) -> None:
-        """One row.
-
-        Args:
-          row: for messages.
-          split: of the record.
-          package: the collection that the row belongs to.
-          paths: its audio, in order; backslashes are slashes.
-          dialogue: questions with their answers, in order.
-          captions: of the audio; the same text again is not kept.
-          start: where in the (single) file the clip begins, seconds.
-          **fields: of the record, alike in all rows about the same audio.
-
-        Raises:
-          ConfigError: names the row; see ``find`` and ``placed``, no audio, an empty answer, or a
-            field that an earlier row about the same audio gave otherwise.
-        """
-        paths = [path.replace('\\', '/') for path in paths]
-        key = f'{split}/{package}/' + ' + '.join(paths) + (f' @{start:g}' if start else '')
-        if key not in self._found:
-            self._found[key] = self._first(row, split, package, paths, start)
-        record = self._found[key]
-        for name, value in fields.items():
-            if value and record.fields.setdefault(name, value) != value:
-                before = record.fields[name]
-                raise ConfigError(f'{row.where}: {name} {value!r} of {paths[0]!r} was {before!r}.')
-        if dialogue:
-            texts = placed([text for pair in dialogue for text in pair], len(paths), row)
-            if not all(texts[1::2]):
-                raise ConfigError(f'{row.where}: an answer is empty.')
-            turns = zip(texts[::2], texts[1::2])
-            record.fields['turns'] += [turn(q, a, record.dialogues) for q, a in turns]
-            record.dialogues += 1
-        known = record.fields['captions']
-        known += [text for text in dict.fromkeys(captions) if text and text not in known]
-
-    def items(self) -> Iterator[Item]:
-        """The records, in the order of their first rows."""
-        for key, record in self._found.items():
-            yield Item(record.split, key, record.audio, record.fields)
-
-    def _first(self, row, split, package, paths, start) -> _Gathered:
-        if not paths or not all(paths):
-            raise ConfigError(f'{row.where}: it names no audio file.')
-        clips = [find(self._files, path, row) for path in paths]
-        if start:
-            clips = [clip.cut(start) if clip else None for clip in clips]
-        fields = {'turns': [], 'captions': [], 'package': package}
-        fields['recording_id'] = recording_id(paths[0], package)
-        return _Gathered(split, tuple(clips) if all(clips) else (), fields)
+    paths = [path.replace('\\', '/') for path in paths]
+    if not paths or not all(paths):
+        raise ConfigError(f'{row.where}: it names no audio file.')
+    clips = [find(files, path, row) for path in paths]
+    audio = tuple(clip.cut(start) if start else clip for clip in clips if clip)
+    texts = placed([text for pair in dialogue for text in pair], len(paths), row)
+    if not all(texts[1::2]):
+        raise ConfigError(f'{row.where}: an answer is empty.')
+    turns = [turn(*pair) for pair in zip(texts[::2], texts[1::2])]
+    known = {'package': package, 'recording_id': recording_id(paths[0], package), 'turns': turns}
+    name = f'{split}/{package}/' + ' + '.join(paths) + (f' @{start:g}' if start else '')
+    return Item(split, name, audio if len(audio) == len(paths) else (), {**known, **fields})

@@ -44,7 +44,7 @@ def recording_id(path: str, collection: str = '') -> str:
     if 'bbc' in hints and (match := _BBC.match(stem)):
         return bbc(match[1])
     if 'clotho' in hints:
-        return f'clotho/{stem}'
+        return f'clotho/{stem}.wav'  # as data/catalog/clotho.py calls what has no upload
     if any(name in hints for name in _ON_FREESOUND) and (match := _NUMBER.match(stem)):
         return freesound(match[1])
     if any(name in hints for name in _ON_YOUTUBE) and (video := youtube_id(file.name)):

@@ -1,9 +1,8 @@
 """Manifests of SALMONN: {"annotation": [{path, text, task, Q (optional), expand_wav (optional)}]}.
 
-asr tasks give the transcript and its language, captioning tasks a caption. Every row is also a
-turn: its question is Q, else a prompt for the task from SALMONN's own prompts/train_prompt.json
-(which one, a hash of the row decides), with Q in its braces; without that file only rows with Q are
-turns. expand_wav names further clips, kept apart here (SALMONN joins them with 0.1 s of silence).
+asr tasks give transcript and language, captioning a caption. The question of a row is Q, else a
+prompt for its task from SALMONN's prompts/train_prompt.json (a hash of the row decides which), with
+Q in its braces; without either it has no turn. The clips of expand_wav stay apart here.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,24 +20,26 @@ _LANGUAGES = {'asr': 'en', 'asr_zh': 'zh', 'asr_de': 'de'}
 
 def _items(files: Files, config: str) -> Iterator[Item]:
     prompts = files.json(*_PROMPTS) if files.has(*_PROMPTS) else {}
-    records = manifests.Records(files)
     for file, name, split in manifests.named(files, '*.json'):
         for _, row in files.json_rows(file, key='annotation'):
             paths = [row.text('path'), *(row.texts('expand_wav') if 'expand_wav' in row else ())]
             text, task = row.text('text'), row.text('task', 'asr')
             question = _question(row, task, prompts)
             turns = [(question, text)] if question else []
-            captions = [text] if task.startswith(('audiocaption', 'music_description')) else []
-            speech = {'transcript': text, 'language': _LANGUAGES.get(task), 'kind': 'speech'}
-            fields = speech if task in _LANGUAGES else {}
-            records.add(row, split, name, paths, turns, captions, **fields)
-    yield from records.items()
+            yield manifests.item(files, row, split, name, paths, turns, **_fields(task, text))
+
+
+def _fields(task: str, text: str) -> dict[str, object]:
+    if task in _LANGUAGES:
+        return {'transcript': text, 'language': _LANGUAGES[task]}
+    if task.startswith('music'):
+        return {'captions': [text], 'kind': 'music'}
+    return {'captions': [text], 'kind': 'sound'} if task.startswith('audiocaption') else {}
 
 
 def _question(row: Row, task: str, prompts: Mapping[str, Sequence[str]]) -> str:
     asked = row.text('Q', '')
-    known = prompts.get(task)
-    if not known:
+    if not (known := prompts.get(task)):
         return asked
     prompt = known[record.stable_hash(f'{row.text("path")} {asked}') % len(known)]
     return prompt.replace(_AUDIO, '').replace('{}', asked).strip()
@@ -54,4 +55,6 @@ DATASET = Dataset(
     layout='manifests/*.json, the audio at the paths that they give, below manual_dir, and, for\n'
     'questions, prompts/train_prompt.json from https://github.com/bytedance/SALMONN',
     items=_items,
+    joined=True,
+    kind='speech',
 )

@@ -13,7 +13,6 @@ from alm_jax.data.catalog.files import Files
 
 
 def _items(files: Files, config: str) -> Iterator[Item]:
-    records = manifests.Records(files)
     for file, name, split in manifests.named(files, '*.jsonl'):
         for row in files.jsonl(file):
             target, prompt = row.text('target'), row.text('prompt', '')
@@ -22,8 +21,8 @@ def _items(files: Files, config: str) -> Iterator[Item]:
                 fields = {'captions': [target]}
             else:
                 fields = {'transcript': target, 'kind': 'speech'}
-            records.add(row, split, name, [row.text('source')], dialogue, **fields)
-    yield from records.items()
+            paths = [row.text('source')]
+            yield manifests.item(files, row, split, name, paths, dialogue, **fields)
 
 
 DATASET = Dataset(
@@ -35,5 +34,6 @@ DATASET = Dataset(
     provenance='human',
     layout='manifests/*.jsonl and the audio at the paths that "source" gives, below manual_dir',
     items=_items,
+    joined=True,
     configs=('transcripts', 'captions'),
 )

@@ -1,6 +1,7 @@
 """Real recordings in the formats and archives of official distributions."""
 
 import csv
+import dataclasses
 import io
 import pathlib
 import tarfile
@@ -12,6 +13,8 @@ import soundfile
 
 from alm_jax.audio import decode
 from alm_jax.audio.resample import resample
+from alm_jax.data import sources
+from alm_jax.data.catalog.building import builder
 from alm_jax.data.catalog.files import Files
 
 
@@ -90,10 +93,68 @@ def items_of():
     def listed(dataset, folder, config=None):
         files = Files(folder, dataset.layout)
         items = list(dataset.items(files, dataset.configs[0] if config is None else config))
-        found = {item.id: item for item in items}
-        assert len(found) == len(items), 'an id occurs twice'
+        found = {}
         for item in items:
             dataset.fields(item)  # raises for a name that is no field
-        return found
+            assert item.id not in found or dataset.joined, 'an id occurs twice'
+            found.setdefault(item.id, []).append(item)
+        return {name: same[0] if len(same) == 1 else joined(same) for name, same in found.items()}
 
     return listed
+
+
+@pytest.fixture(scope='session')
+def prepared(tmp_path_factory, items_of):
+    """prepared(dataset, folder, config, split) -> {id: record}, built and read as users do.
+
+    The miniature is prepared at 16 kHz, without what is missing in it; every record must hold what
+    its declaration says.
+    """
+
+    def records(dataset, folder, config='', split='train'):
+        data_dir = tmp_path_factory.mktemp('data')
+        options = builder.Options(allow_missing=True, workers=1, sampling_rate=16_000)
+        builder.build(dataset, config, folder, data_dir, options)
+        config = config or dataset.configs[0]
+        name = f'{dataset.name}/{config}:{split}' if config else f'{dataset.name}:{split}'
+        source = sources.open_source(name, data_dir)
+        found = {source.id(i): source[i] for i in range(len(source))}
+        items = items_of(dataset, folder, config).values()
+        declared = {i.id: i for i in items if i.split == split and i.audio}
+        assert set(found) == set(declared)
+        for name, item in declared.items():
+            for field, value in dataset.fields(item).items():
+                expected = list(value) if isinstance(value, tuple) else value
+                assert found[name][field] == approximately(expected), (name, field)
+            assert found[name]['rate'] == 16_000
+            clips = found[name]['clip_samples'] or [found[name]['num_samples']]
+            assert len(clips) == len(item.audio)
+            assert sum(clips) == len(found[name]['audio']) > 0
+        return found
+
+    return records
+
+
+def joined(items):
+    """What Dataset.joined says of items that are one record."""
+    fields, dialogues = {}, 0
+    for item in items:
+        turns = [{**t, 'dialogue': dialogues + t['dialogue']} for t in item.fields.get('turns', ())]
+        dialogues += len({turn['dialogue'] for turn in turns})
+        for name, value in {**item.fields, 'turns': turns}.items():
+            known = fields.setdefault(name, type(value)())
+            if isinstance(value, list):
+                fields[name] = known + [part for part in value if part not in known]
+            else:
+                fields[name] = known or value
+    first = items[0]
+    return dataclasses.replace(first, fields=fields)
+
+
+def approximately(value):
+    """Numbers are kept as float32."""
+    if isinstance(value, list):
+        return [approximately(part) for part in value]
+    if isinstance(value, dict):
+        return {key: approximately(part) for key, part in value.items()}
+    return pytest.approx(value) if isinstance(value, float) else value

@@ -75,10 +75,10 @@ def test_clotho_aqa_knows_uploads_and_licences(aqa_dir, items_of):
     items = items_of(clotho_aqa.DATASET, aqa_dir)
     geese = clotho_aqa.DATASET.fields(items[GEESE])
     assert geese['recording_id'] == geese['group'] == 'freesound/80399'
-    assert geese['licence'] == 'http://creativecommons.org/licenses/by/3.0/'
+    assert geese['licence'] == 'CC-BY-3.0'
     assert (geese['tags'], geese['author']) == (['geese', 'water'], 'Benboncan')
     radio = clotho_aqa.DATASET.fields(items['Radio Garble.wav'])
-    assert radio['recording_id'] == 'clotho_aqa/Radio Garble.wav'
+    assert radio['recording_id'] == 'clotho/Radio Garble.wav'
     assert radio['licence'].startswith('MIT')
 
 
@@ -207,7 +207,17 @@ def test_reasonaqa_keeps_one_record_a_clip_or_pair(reason_dir, items_of):
     fields = reasonaqa.DATASET.fields(single)
     assert (fields['recording_id'], fields['package']) == ('youtube/6BJ455B1aAs', 'audiocaps')
     assert (bells.split, bells.audio) == ('train', ())
-    assert bells.fields['recording_id'] == 'clotho/Bells'
+    assert bells.fields['recording_id'] == 'clotho/Bells.wav'
+
+
+def test_reasonaqa_knows_the_uploads_of_clotho(reason_dir, write_csv, items_of):
+    header = ['file_name', 'keywords', 'sound_id', 'manufacturer']
+    rows = [['Bells.wav', 'été', 80399, 'Zoë'], ['Café.wav', '', 'Not found', '']]
+    path = reason_dir / 'clotho_metadata_development.csv'
+    write_csv(path, header, rows, encoding='iso-8859-1')
+    bells, single, _ = items_of(reasonaqa.DATASET, reason_dir).values()
+    assert bells.fields['recording_id'] == 'freesound/80399'
+    assert single.fields['recording_id'] == 'youtube/6BJ455B1aAs'
 
 
 @pytest.mark.parametrize(
@@ -215,7 +225,7 @@ def test_reasonaqa_keeps_one_record_a_clip_or_pair(reason_dir, items_of):
     [
         ({'answer': ' '}, 'train.json, element 0: an answer is empty'),
         ({'filepath1': ''}, 'train.json, element 0: it names no audio file'),
-        ({'filepath1': '../../etc/a.wav'}, r"train.json, element 0: '../../etc/a.wav' leads out"),
+        ({'filepath1': '../../etc/a.wav'}, r"train.json, element 0: '../../etc/a.* leads out"),
         (
             {'filepath2': 'https://example.org/a.wav'},
             r"element 0: 'https://example.org/a.wav' is no",
@@ -285,7 +295,7 @@ def test_audiogrounding_names_a_segment_that_is_none(grounding_dir, items_of, se
         items_of(audiogrounding.DATASET, grounding_dir)
 
 
-def test_daqa_gathers_the_questions_of_a_clip(tmp_path, clips, items_of):
+def test_daqa_gathers_the_questions_of_a_clip(tmp_path, clips, items_of, prepared):
     for name in ('train', 'val', 'test'):
         file = f'daqa_{name}_000001.wav'
         questions = [
@@ -313,3 +323,32 @@ def test_daqa_gathers_the_questions_of_a_clip(tmp_path, clips, items_of):
     assert all(item.audio for item in items.values())
     turns = answers(items['train/daqa_train_000001.wav'].fields)
     assert turns == [(f'Was there a dog barking ({n})?', 'yes', n) for n in range(3)]
+    assert len(prepared(daqa.DATASET, tmp_path, split='validation')) == 1
+
+
+def test_prepared_clotho_aqa(aqa_dir, prepared):
+    records = prepared(clotho_aqa.DATASET, aqa_dir, 'majority')
+    assert answers(records[GEESE]) == [
+        ('Are there birds?', 'yes', 0),
+        ('What is heard?', 'rain', 1),
+    ]
+    assert records[GEESE]['recording_id'] == 'freesound/80399'
+
+
+def test_prepared_compa_r(compa_dir, prepared):
+    (record,) = prepared(compa_r.DATASET, compa_dir, split='test').values()
+    assert [t['answer'] for t in record['turns']] == ['Answer 1.', 'Answer 2.']
+
+
+def test_prepared_reasonaqa_has_two_clips_in_a_record(reason_dir, prepared, clips):
+    single, pair = prepared(reasonaqa.DATASET, reason_dir, split='test').values()
+    assert len(pair['clip_samples']) == 2
+    lengths = [len(clips.samples(number, 16_000)[0]) for number in (0, 1)]
+    assert pair['clip_samples'] == lengths
+    assert single['num_samples'] == lengths[0]
+    assert pair['recording_id'] == single['recording_id']
+
+
+def test_prepared_audiogrounding(grounding_dir, prepared):
+    (record,) = prepared(audiogrounding.DATASET, grounding_dir).values()
+    assert [t['text'] for t in record['times']] == ['a man speaks'] * 2 + ['a dog barks', 'speech']

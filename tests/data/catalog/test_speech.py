@@ -1,5 +1,6 @@
 """Speech datasets on miniatures in their official layouts, of real English speech."""
 
+import collections
 import shutil
 
 import numpy as np
@@ -203,13 +204,10 @@ def ravdess_dir(speech, tmp_path_factory):
     return root
 
 
-def test_ravdess_expects_what_its_design_gives(ravdess_dir, items_of):
-    counts = {c: len(items_of(ravdess.DATASET, ravdess_dir, c)) for c in ravdess.DATASET.configs}
-    assert counts == {'speech': 1440, 'song': 1012, 'all': 2452}  # as its authors count
-
-
-def test_ravdess_decodes_its_file_names(ravdess_dir, items_of):
+def test_ravdess_expects_all_that_its_design_gives(ravdess_dir, items_of):
     items = items_of(ravdess.DATASET, ravdess_dir, 'all')
+    channels = collections.Counter(name[3:5] for name in items)
+    assert channels == {'01': 1440, '02': 1012}  # as its authors count
     here = {name: item for name, item in items.items() if item.audio}
     assert {name: item.split for name, item in here.items()} == {
         '03-01-01-01-01-01-01': 'train',
@@ -227,3 +225,26 @@ def test_ravdess_decodes_its_file_names(ravdess_dir, items_of):
     assert (song['kind'], song['tags'][-1]) == ('music', 'singing')
     groups = {item.fields['group']: item.split for item in items.values()}
     assert len(groups) == 24  # no actor in two splits
+
+
+def test_prepared_librispeech(libri_dir, prepared):
+    records = prepared(librispeech.DATASET, libri_dir, 'clean_100')
+    assert list(records) == ['103-1240-0000', '103-1240-0001', '103-1240-0002']
+    for record in records.values():
+        assert 0.4 < record['duration'] < 4.1
+        assert record['group'] == 'librispeech/103'
+
+
+def test_prepared_speech_commands_noise_is_a_split(commands_dir, prepared):
+    (noise,) = prepared(speech_commands.DATASET, commands_dir, split='noise').values()
+    assert (noise['kind'], noise['transcript']) == ('sound', '')
+
+
+def test_prepared_crema_d(crema_dir, prepared):
+    records = prepared(crema_d.DATASET, crema_dir, split='validation')
+    assert sorted(record['label'] for record in records.values()) == ['happiness', 'neutral']
+
+
+def test_prepared_ravdess_is_resampled(ravdess_dir, prepared):
+    (record,) = prepared(ravdess.DATASET, ravdess_dir, 'song').values()  # recorded at 48 kHz
+    assert (record['kind'], record['label']) == ('music', 'sad')

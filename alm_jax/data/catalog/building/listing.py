@@ -194,19 +194,20 @@ def _unique(lines: Iterator[tuple[str, str]], split: str, *, joined: bool) -> It
 def _join(lines: Sequence[str]) -> str:
     """One line of several about one record."""
     records = [json.loads(line) for line in lines]
-    identity, clips, stamps, fields = records[0]
+    identity, clips, stamps, _ = records[0]
+    lists: dict[str, list] = {name: [] for name in ('captions', 'tags', 'times', 'turns')}
+    single: dict[str, Any] = {}
     dialogues = 0
-    for name in ('captions', 'tags', 'times', 'turns'):
-        fields[name] = []
-    for _, _, _, more in map(json.loads, lines):
+    for _, _, _, more in records:
         for name in ('captions', 'tags'):
-            new = [text for text in more.get(name, ()) if text not in fields[name]]
-            fields[name] += new
-        fields['times'] += more.get('times', ())
-        turns = more.get('turns', ())
-        fields['turns'] += [{**turn, 'dialogue': turn['dialogue'] + dialogues} for turn in turns]
-        dialogues = max((turn['dialogue'] + 1 for turn in fields['turns']), default=0)
-    return json.dumps([identity, clips, stamps, fields], sort_keys=True) + '\n'
+            new = [text for text in more.get(name, ()) if text not in lists[name]]
+            lists[name] += new
+        lists['times'] += more.get('times', ())
+        turns = [{**t, 'dialogue': t['dialogue'] + dialogues} for t in more.get('turns', ())]
+        lists['turns'] += turns
+        dialogues = max((turn['dialogue'] + 1 for turn in turns), default=dialogues)
+        single = {**more, **single}
+    return json.dumps([identity, clips, stamps, {**single, **lists}], sort_keys=True) + '\n'
 
 
 def splits_of(listing: Listing) -> list[str]:
