@@ -51,9 +51,9 @@ class Job:
     items: str
     shard: str
     result: str
-    sampling_rate: int
-    max_seconds: float
-    storage: str
+    sampling_rate: int = 0
+    max_seconds: float = 0.0
+    storage: str = 'flac'
 
     def digest(self) -> str:
         """Of the items, of the state of their files, and of the options."""
