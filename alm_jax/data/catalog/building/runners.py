@@ -17,7 +17,7 @@ def run_pool(jobs: Sequence[shards.Job], workers: int, records: int) -> None:
     """Runs ``jobs`` on ``workers`` processes, 0 is one a core that this process may use.
 
     Ctrl-C, or an error in a job, stops the processes at once: a shard under way is made again next
-    time. They also end when this process is killed.
+    time. They also end when this process is killed. One worker is this process itself.
 
     Args:
       jobs: not finished yet.
@@ -26,6 +26,12 @@ def run_pool(jobs: Sequence[shards.Job], workers: int, records: int) -> None:
     """
     workers = min(workers or len(os.sched_getaffinity(0)), len(jobs))
     bar = tqdm(total=records, unit=' records', desc=f'Writing, {workers} processes')
+    if workers == 1:
+        with bar:
+            for job in jobs:
+                result = shards.write_shard(job)
+                bar.update(result['records'] + len(result['unusable']))
+        return
     before = set(multiprocessing.active_children())
     context = multiprocessing.get_context('spawn')  # never a fork beside a runtime's threads
     with (
