@@ -53,8 +53,8 @@ DATASET = Dataset(
     licence='CC-BY-4.0 (text); audio under the terms of each YouTube video',
     provenance='generated: Qwen-Audio and Mistral-7B',
     layout="""Dataset/*.csv  from the homepage: *_caption.csv (id, caption), *_Q&A.csv
-audio/  clips named as in the column id: 'YVIDEO', 'VIDEO_SSSSSS', 'VIDEO_START_SECONDS'
-        (or audio/audioset, audio/youtube8m, audio/vggsound); archives will do""",
+audio/ (or audio/audioset, audio/youtube8m, audio/vggsound)  clips named as in the column id""",
     items=_items,
+    joined=True,
     configs=tuple(_TABLES),
 )

@@ -48,4 +48,5 @@ DATASET = Dataset(
     layout="""train.csv, test.csv  from huggingface.co/datasets/Loie/Auto-ACD: youtube_id, caption
 audio/  clips named as in the column youtube_id (or by the video alone); archives will do""",
     items=_items,
+    joined=True,
 )

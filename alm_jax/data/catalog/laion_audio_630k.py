@@ -6,7 +6,7 @@ addresses are ``laion_audio_630k_tables``; four parts that LAION bought are not 
 
 from collections.abc import Iterator
 
-from alm_jax.data.catalog.declaration import Dataset, Item, freesound
+from alm_jax.data.catalog.declaration import Dataset, Item, freesound, licence_name
 from alm_jax.data.catalog.files import Files
 
 
@@ -36,7 +36,7 @@ def _licences(files: Files, table: str) -> dict[int, str]:
     if not files.has(table):
         return {}
     rows = files.csv(table, required=('freesound_id', 'license'))
-    return {int(row.number('freesound_id')): row.text('license') for row in rows}
+    return {int(row.number('freesound_id')): licence_name(row.text('license')) for row in rows}
 
 
 DATASET = Dataset(

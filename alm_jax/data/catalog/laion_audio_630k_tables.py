@@ -46,5 +46,6 @@ epidemic_sound/ID.mp3      (or as the address ends, ES_*.mp3)
 Audiostock.csv             from the homepage: url, caption1
 audiostock/NUMBER.mp3      as in the address .../audio/NUMBER/play""",
     items=_items,
+    joined=True,
     configs=tuple(_TABLES),
 )

@@ -6,7 +6,7 @@
 import re
 from collections.abc import Iterator
 
-from alm_jax.data.catalog.declaration import Dataset, Item
+from alm_jax.data.catalog.declaration import Dataset, Item, licence_name
 from alm_jax.data.catalog.files import Files
 
 _COLUMNS = ('track_id', 'caption', 'is_valid_subset', 'path')
@@ -33,13 +33,13 @@ def _items(files: Files, config: str) -> Iterator[Item]:
 
 
 def _licences(files: Files) -> dict[str, str]:
-    """Track -> address of its licence, from lines of a path, a credit and the terms."""
+    """Track -> its licence, from lines of a path, a credit and the terms."""
     found, track = {}, None
     for line in files.lines('audio_licenses.txt') if files.has('audio_licenses.txt') else ():
         if path := _TRACK.match(line):
             track = path[1]
         elif track and (terms := _TERMS.search(line)):
-            found[track] = terms[1]
+            found[track] = licence_name(terms[1])
     return found
 
 

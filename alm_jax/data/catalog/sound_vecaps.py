@@ -33,5 +33,6 @@ DATASET = Dataset(
     layout="""Sound-VECaps_audio.csv, Sound-VECaps_full.csv  from Zenodo: id, caption
 audio/  AudioSet clips named as in the column id: YVIDEO.wav; archives will do""",
     items=_items,
+    joined=True,
     configs=('audio', 'full'),
 )

@@ -5,10 +5,14 @@ import json
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 
+from alm_jax.audio import decode
 from alm_jax.config import ConfigError
+from alm_jax.data import sources
 from alm_jax.data.catalog import esc50, gtzan, nsynth, urbansound8k, vggsound
+from alm_jax.data.catalog.building import builder
 
 ESC50 = [
     ('1-100032-A-0.wav', 1, 0, 'dog', True, 100032, 'A'),
@@ -33,7 +37,7 @@ def esc50_dir(clips, write_csv, tmp_path):
     return tmp_path
 
 
-def test_esc50_keeps_folds_and_the_licence_of_every_clip(esc50_dir, items_of):
+def test_esc50_keeps_folds_and_the_licence_of_every_clip(esc50_dir, items_of, prepared, clips):
     items = items_of(esc50.DATASET, esc50_dir)
     assert {item.split for item in items.values()} == {'test'}
     dog = items['1-100032-A-0.wav']
@@ -51,6 +55,25 @@ def test_esc50_keeps_folds_and_the_licence_of_every_clip(esc50_dir, items_of):
     assert lost.audio == ()
     assert lost.fields['label'] == 'crying baby'
     assert esc50.DATASET.fields(lost)['licence'] == 'CC-BY-NC-3.0'
+    records = prepared(esc50.DATASET, esc50_dir, split='test')
+    assert sorted(records) == ['1-100032-A-0.wav', '5-9032-A-0.wav']
+    record = records['5-9032-A-0.wav']
+    assert (record['label'], record['group'], record['licence']) == ('dog', 'fold5', 'CC-BY')
+    assert record['num_samples'] == pytest.approx(len(clips.samples(1, 16_000)[0]), abs=2)
+
+
+def test_esc50_folds_are_chosen_by_where(esc50_dir, tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp('data')
+    builder.build(
+        esc50.DATASET, '', esc50_dir, data_dir, builder.Options(allow_missing=True, workers=1)
+    )
+    source = sources.open_source('esc50:test', data_dir, where={'group': ['fold1', 'fold2']})
+    assert [source.id(i) for i in range(len(source))] == ['1-100032-A-0.wav']
+
+
+def test_a_missing_clip_stops_the_preparation_unless_told(esc50_dir, tmp_path):
+    with pytest.raises(ConfigError, match=r'(?s)test: 1 of 3 records: 4-132383-B-2\.wav.*--allow'):
+        builder.build(esc50.DATASET, '', esc50_dir, tmp_path / 'data', builder.Options())
 
 
 def test_esc50_reads_the_zip_of_the_repository(clips, esc50_dir, items_of, tmp_path_factory):
@@ -70,7 +93,7 @@ US8K = [
 US8K_HEADER = ('slice_file_name', 'fsID', 'start', 'end', 'salience', 'fold', 'classID', 'class')
 
 
-def test_urbansound8k_finds_slices_in_their_folds(clips, write_csv, items_of, tmp_path):
+def test_urbansound8k_finds_slices_in_their_folds(clips, write_csv, items_of, prepared, tmp_path):
     write_csv(tmp_path / 'metadata/UrbanSound8K.csv', US8K_HEADER, US8K)
     clips.write(tmp_path / 'audio/fold5/100032-3-0-0.wav', 0)
     clips.write(tmp_path / 'audio/fold1/100263-2-0-117.wav', 1)  # not where the table says
@@ -85,6 +108,8 @@ def test_urbansound8k_finds_slices_in_their_folds(clips, write_csv, items_of, tm
     assert items['100263-2-0-117.wav'].audio == ()
     assert items['100263-2-0-117.wav'].fields['group'] == 'fold10'
     assert items['100263-2-0-117.wav'].fields['tags'] == ['background']
+    (record,) = prepared(urbansound8k.DATASET, tmp_path, split='test').values()
+    assert (record['label'], record['tags']) == ('dog bark', ['foreground'])
 
 
 def test_urbansound8k_names_the_row_of_a_wrong_cell(write_csv, items_of, tmp_path):
@@ -94,7 +119,9 @@ def test_urbansound8k_names_the_row_of_a_wrong_cell(write_csv, items_of, tmp_pat
         items_of(urbansound8k.DATASET, tmp_path)
 
 
-def test_vggsound_has_no_header_and_commas_in_classes(clips, write_csv, items_of, tmp_path):
+def test_vggsound_has_no_header_and_commas_in_classes(
+    clips, write_csv, items_of, prepared, tmp_path
+):
     rows = [
         ('---g-f_I2yQ', 1, 'people marching', 'test'),
         ('Yabc-efgh_0', 30, 'bird chirping, tweeting', 'train'),
@@ -111,6 +138,9 @@ def test_vggsound_has_no_header_and_commas_in_classes(clips, write_csv, items_of
     ]
     birds = items['Yabc-efgh_0_000030'].fields
     assert birds == {'label': 'bird chirping, tweeting', 'recording_id': 'youtube/Yabc-efgh_0'}
+    (record,) = prepared(vggsound.DATASET, tmp_path, split='train').values()
+    assert record['label'] == 'bird chirping, tweeting'
+    assert record['num_samples'] == pytest.approx(len(clips.samples(1, 16_000)[0]), abs=2)
 
 
 @pytest.fixture
@@ -134,6 +164,23 @@ def test_gtzan_lists_a_thousand_clips(gtzan_dir, items_of):
     assert found == {'jazz.00000', 'jazz.00054', 'jazz.00099', 'hiphop.00007'}
     fields = {'label': 'hiphop', 'tags': ['hiphop'], 'recording_id': 'gtzan/hiphop.00007'}
     assert items['hiphop.00007'].fields == fields
+
+
+def test_gtzan_names_the_clip_that_cannot_be_decoded(gtzan_dir, tmp_path_factory):
+    lists = {'train': 'hiphop.00007', 'valid': 'jazz.00000', 'test': 'jazz.00054'}
+    for part, name in lists.items():
+        line = f'{name.split(".")[0]}/{name}.wav\n'
+        (gtzan_dir / f'{part}_filtered.txt').write_text(line)
+    with (gtzan_dir / 'test_filtered.txt').open('a') as file:
+        file.write('jazz/jazz.00099.wav\n')
+    data_dir = tmp_path_factory.mktemp('data')
+    with pytest.raises(ConfigError, match=r'(?s)1 records cannot be decoded:\n  jazz\.00054'):
+        builder.build(gtzan.DATASET, 'filtered', gtzan_dir, data_dir, builder.Options(workers=1))
+    allowed = builder.Options(allow_missing=True, workers=1)
+    builder.build(gtzan.DATASET, 'filtered', gtzan_dir, data_dir, allowed)
+    source = sources.open_source('gtzan/filtered:test', data_dir)
+    assert [source.id(i) for i in range(len(source))] == ['jazz.00099']
+    assert (source[0]['kind'], source[0]['label']) == ('music', 'jazz')
 
 
 def test_gtzan_filtered_follows_the_lists(gtzan_dir, items_of):
@@ -164,7 +211,7 @@ def nsynth_note(name, family, source, pitch, qualities=()):
     }
 
 
-def test_nsynth_tells_what_a_note_is(clips, items_of, tmp_path):
+def test_nsynth_tells_what_a_note_is(clips, items_of, prepared, tmp_path):
     notes = {
         'train': [('keyboard_acoustic_004-060-025', 'keyboard', 'acoustic', 60, ['bright'])],
         'valid': [('synth_lead_synthetic_011-021-127', 'synth_lead', 'synthetic', 21, ())],
@@ -197,3 +244,8 @@ def test_nsynth_tells_what_a_note_is(clips, items_of, tmp_path):
     assert (bass['label'], bass['kind']) == ('bass', 'instrument')
     assert bass['group'] == 'nsynth/bass_electronic_018'
     assert bass['provenance'] == 'generated: template'
+    (record,) = prepared(nsynth.DATASET, tmp_path).values()
+    assert record['captions'] == ['An acoustic keyboard plays the note C 4: bright.']
+    np.testing.assert_allclose(
+        record['audio'], decode.to_pcm16(clips.samples(0, 16_000)[0]), rtol=0, atol=1
+    )

@@ -45,7 +45,7 @@ def test_what_a_declaration_says(name):
     assert origin in record.PROVENANCES
     assert bool(by_what) == (origin == 'generated')
     assert len(dataset.configs) == len(set(dataset.configs)) >= 1
-    assert dataset.configs == ('',) or all(re.fullmatch(r'\w+', c) for c in dataset.configs)
+    assert dataset.configs == ('',) or all(re.fullmatch(r'[\w.]+', c) for c in dataset.configs)
     assert max(map(len, dataset.layout.splitlines())) <= 100
 
 

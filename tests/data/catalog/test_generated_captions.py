@@ -3,10 +3,14 @@
 import pytest
 
 from alm_jax.config import ConfigError
+from alm_jax.data import sources
 from alm_jax.data.catalog import audiosetcaps, auto_acd, sound_vecaps
+from alm_jax.data.catalog.building import builder
 
 
-def test_auto_acd_tells_its_two_forms_of_names_apart(clips, write_csv, items_of, tmp_path):
+def test_auto_acd_tells_its_two_forms_of_names_apart(
+    clips, write_csv, items_of, prepared, tmp_path
+):
     train = [
         ('oPRC3zComfA_000117', 'Electronic music plays.'),
         ('YmAJAqzo-Y_Y', 'A woman talks quietly.'),  # AudioSet: a Y before the video
@@ -29,6 +33,24 @@ def test_auto_acd_tells_its_two_forms_of_names_apart(clips, write_csv, items_of,
     assert [item.split for item in items.values()] == ['train'] * 4 + ['test']
     assert [len(item.audio) for item in items.values()] == [1, 1, 0, 0, 1]
     assert items['YBy9kurkyNvk'].fields['captions'] == ['A car idles, "knocking", in a room.']
+    records = prepared(auto_acd.DATASET, tmp_path)
+    assert sorted(records) == ['YmAJAqzo-Y_Y', 'oPRC3zComfA_000117']
+    assert records['YmAJAqzo-Y_Y']['captions'] == ['A woman talks quietly.']
+
+
+def test_rows_of_one_clip_are_one_record(clips, write_csv, tmp_path):
+    rows = [('YmAJAqzo-Y_Y', 'A woman talks.'), ('YPsERnugT1hs', 'A bell.')]
+    rows += [('YmAJAqzo-Y_Y', 'Someone talks.'), ('YmAJAqzo-Y_Y', 'A woman talks.')]
+    write_csv(tmp_path / 'train.csv', ('youtube_id', 'caption'), rows)
+    write_csv(tmp_path / 'test.csv', ('youtube_id', 'caption'), [])
+    for number, name in enumerate(('YmAJAqzo-Y_Y', 'YPsERnugT1hs')):
+        clips.write(tmp_path / f'audio/{name}.wav', number)
+    builder.build(auto_acd.DATASET, '', tmp_path, tmp_path / 'data', builder.Options(workers=1))
+    source = sources.open_source('auto_acd:train', tmp_path / 'data')
+    assert {source.id(i): list(source.read(i)['captions']) for i in range(len(source))} == {
+        'YmAJAqzo-Y_Y': ['A woman talks.', 'Someone talks.'],
+        'YPsERnugT1hs': ['A bell.'],
+    }
 
 
 def test_auto_acd_names_the_row_of_what_is_no_video(write_csv, items_of, tmp_path):
@@ -61,7 +83,7 @@ def test_audiosetcaps_reads_three_forms_of_names(
     }
 
 
-def test_audiosetcaps_questions_stand_alone(clips, write_csv, items_of, tmp_path):
+def test_audiosetcaps_questions_stand_alone(clips, write_csv, items_of, prepared, tmp_path):
     answers = ('A bell rings.', 'There is no speech.', 'The genre is instrumental.')
     path = tmp_path / 'Dataset/VGGSound_Qwen-Audio_Q&A.csv'
     columns = [f'answer_{i}' for i in (1, 2, 3)]
@@ -76,9 +98,12 @@ def test_audiosetcaps_questions_stand_alone(clips, write_csv, items_of, tmp_path
     write_csv(path, ('id', *columns), [('OxPnZzn1_L8_000883', *answers, 'Q1', 'Q2', 'Q3')])
     (item,) = items_of(audiosetcaps.DATASET, tmp_path, 'vggsound_qa').values()
     assert [turn['question'] for turn in item.fields['turns']] == ['Q1', 'Q2', 'Q3']
+    (record,) = prepared(audiosetcaps.DATASET, tmp_path, 'vggsound_qa').values()
+    assert list(record['turns']) == item.fields['turns']
+    assert record['provenance'] == 'generated: Qwen-Audio and Mistral-7B'
 
 
-def test_sound_vecaps_has_two_tables_of_captions(clips, write_csv, items_of, tmp_path):
+def test_sound_vecaps_has_two_tables_of_captions(clips, write_csv, items_of, prepared, tmp_path):
     names = ('Y--4gqARaEJE.wav', 'YBy9kurkyNvk.wav')
     for config in ('audio', 'full'):
         rows = [(name, f'{config}: a dog barks, then a car.') for name in names]
@@ -91,3 +116,6 @@ def test_sound_vecaps_has_two_tables_of_captions(clips, write_csv, items_of, tmp
             'captions': [f'{config}: a dog barks, then a car.'],
             'recording_id': 'youtube/--4gqARaEJE',
         }
+    (record,) = prepared(sound_vecaps.DATASET, tmp_path, 'full').values()
+    assert record['captions'] == ['full: a dog barks, then a car.']
+    assert record['source'] == '--4gqARaEJE.flac'

@@ -19,7 +19,7 @@ ROWS = [
 ]
 
 
-def test_musiccaps_reads_lists_in_cells(clips, write_csv, items_of, tmp_path):
+def test_musiccaps_reads_lists_in_cells(clips, write_csv, items_of, prepared, tmp_path):
     write_csv(tmp_path / 'musiccaps-public.csv', HEADER, ROWS)
     clips.write(tmp_path / 'audio/[-0Gj8-vB1q4]-[30-40].wav', 0)
     clips.write(tmp_path / 'audio/-0vPFx-wRRI.mp3', 1)
@@ -34,6 +34,9 @@ def test_musiccaps_reads_lists_in_cells(clips, write_csv, items_of, tmp_path):
     assert ballad['tags'] == ['low quality', "singer's voice", 'r&b, soul']
     assert ballad['recording_id'] == 'youtube/-0Gj8-vB1q4'
     assert (ballad['kind'], ballad['provenance']) == ('music', 'human')
+    (record,) = prepared(musiccaps.DATASET, tmp_path, split='test').values()
+    assert record['captions'] == ['A "ballad",\nsad.']
+    assert list(record['tags']) == ballad['tags']
 
 
 def test_musiccaps_evaluates_no_cell(write_csv, items_of, tmp_path):
@@ -53,7 +56,7 @@ def generated(**fields):
     return {**fields, **{f'caption_{kind}': f'By {kind}.' for kind in kinds}}
 
 
-def test_lp_musiccaps_of_musiccaps(clips, items_of, tmp_path):
+def test_lp_musiccaps_of_musiccaps(clips, items_of, prepared, tmp_path):
     row = generated(
         fname='[4q6e_ZDFOZI]-[30-40]',
         ytid='4q6e_ZDFOZI',
@@ -75,6 +78,8 @@ def test_lp_musiccaps_of_musiccaps(clips, items_of, tmp_path):
         'author': '',
         'recording_id': 'youtube/4q6e_ZDFOZI',
     }
+    (record,) = prepared(lp_musiccaps.DATASET, tmp_path, 'mc').values()
+    assert (len(record['captions']), record['provenance']) == (3, 'generated: GPT-3.5 Turbo')
 
 
 def test_lp_musiccaps_of_magnatagatune_has_records_without_text(clips, items_of, tmp_path):
@@ -134,7 +139,9 @@ Available under a CC Attribution-ShareAlike license: http://creativecommons.org/
 """
 
 
-def test_song_describer_collects_the_captions_of_a_track(clips, write_csv, items_of, tmp_path):
+def test_song_describer_collects_the_captions_of_a_track(
+    clips, write_csv, items_of, prepared, tmp_path
+):
     rows = [
         (10, 1004300, 'A retro-futurist drum machine.', True, 1, 7, 8, '00/1004300.mp3', 202.5),
         (11, 1004034, 'Calm sitar.', False, 0, 9, 8, '34/1004034.mp3', 100.0),
@@ -154,12 +161,16 @@ def test_song_describer_collects_the_captions_of_a_track(clips, write_csv, items
     assert items['1004300'].fields == {
         'captions': ['A retro-futurist drum machine.', 'Bubbly, "acid" bass.'],
         'recording_id': 'jamendo/1004300',
-        'licence': 'http://creativecommons.org/licenses/by/3.0/',
+        'licence': 'CC-BY-3.0',
     }
-    assert items['1004034'].fields['licence'].endswith('/by-sa/3.0/')
+    assert items['1004034'].fields['licence'] == 'CC-BY-SA-3.0'
     assert items['77'].fields['licence'] == song_describer.DATASET.licence
     valid = items_of(song_describer.DATASET, tmp_path, 'valid')
     assert {name: item.fields['captions'] for name, item in valid.items()} == {
         '1004300': ['A retro-futurist drum machine.'],
         '77': ['Lost.'],
     }
+    records = prepared(song_describer.DATASET, tmp_path, 'valid', 'test')
+    assert list(records) == ['1004300']
+    assert records['1004300']['source'] == '1004300.2min.mp3'
+    assert records['1004300']['captions'] == ['A retro-futurist drum machine.']

@@ -23,7 +23,7 @@ BIG = 'https://bigsoundbank.com/UPLOAD/wav/'
 SB = 'https://soundbible.com/grab.php?id='
 
 
-def test_wavtext5k_takes_what_text_there_is(clips, write_csv, items_of, tmp_path):
+def test_wavtext5k_takes_what_text_there_is(clips, write_csv, items_of, prepared, tmp_path):
     rows = [
         ('v', f'{BIG}0100.wav', 'Forest', 'Birds singing, drive away, fly.', '0100.wav', ''),
         ('v', f'{BIG}0477.wav', 'Wilhelm scream', '', '0477.wav', ''),
@@ -41,6 +41,9 @@ def test_wavtext5k_takes_what_text_there_is(clips, write_csv, items_of, tmp_path
     assert (forest['tags'], gun['tags']) == ([], ['gun', 'war'])
     assert forest['recording_id'] == 'bigsoundbank/0100'
     assert gun['recording_id'] == 'soundbible/7'
+    record = prepared(wavtext5k.DATASET, tmp_path)['anti gun_2114.wav']
+    assert (record['captions'], record['provenance']) == (['A "gun".', 'Gun'], 'web')
+    assert (record['package'], record['source']) == ('soundbible', 'anti gun_2114.wav')
 
 
 @pytest.mark.parametrize('cell', ['[open("x")]', 'dog, cat', '[1]', '["dog"'])
@@ -68,7 +71,7 @@ def sounddescs_dir(clips, tmp_path):
     return tmp_path
 
 
-def test_sounddescs_reads_its_tables_without_pickle(sounddescs_dir, items_of):
+def test_sounddescs_reads_its_tables_without_pickle(sounddescs_dir, items_of, prepared):
     items = items_of(sounddescs.DATASET, sounddescs_dir)
     assert [(name, item.split, len(item.audio)) for name, item in items.items()] == [
         ('07051146', 'train', 1),
@@ -85,6 +88,8 @@ def test_sounddescs_reads_its_tables_without_pickle(sounddescs_dir, items_of):
     }
     assert items['23085'].fields['tags'] == []
     assert items['07000000'].fields['captions'] == []
+    (record,) = prepared(sounddescs.DATASET, sounddescs_dir, split='validation').values()
+    assert (record['captions'], record['licence']) == (['Birds'], 'RemArc: non-commercial')
 
 
 def test_sounddescs_runs_nothing_that_a_table_names(sounddescs_dir, items_of):
@@ -104,7 +109,7 @@ def macs_table(*filenames):
     )
 
 
-def test_macs_joins_what_several_listeners_wrote(clips, items_of, tmp_path):
+def test_macs_joins_what_several_listeners_wrote(clips, items_of, prepared, tmp_path):
     names = ('public_square-helsinki-111-3230-a.wav', 'airport-barcelona-0-0-a.wav')
     (tmp_path / 'MACS.yaml').write_text(macs_table(*names), encoding='utf-8')
     tau = 'TAU-urban-acoustic-scenes-2019-development'
@@ -120,6 +125,8 @@ def test_macs_joins_what_several_listeners_wrote(clips, items_of, tmp_path):
         'recording_id': 'tau2019/public_square-helsinki-111-3230-a',
     }
     assert items[names[1]].audio == ()
+    (record,) = prepared(macs.DATASET, tmp_path).values()
+    assert record['captions'] == ['people talk, a bird sings', 'steps: a café']
 
 
 def test_macs_refuses_objects_in_yaml_and_odd_names(items_of, tmp_path):
@@ -146,7 +153,7 @@ def freesound_json(number, *texts):
     return json.dumps({'text': texts, 'tag': ['dog', 'bark'], 'original_data': about}).encode()
 
 
-def test_laion_audio_630k_reads_tars(clips, write_csv, items_of, tmp_path):
+def test_laion_audio_630k_reads_tars(clips, write_csv, items_of, prepared, tmp_path):
     root = tmp_path / 'freesound_no_overlap'
     flac = clips.content('flac', 0, 48_000)
     json_1 = freesound_json(282776, 'DSI Tetra - B4.', 'Single note sampled.')
@@ -170,10 +177,17 @@ def test_laion_audio_630k_reads_tars(clips, write_csv, items_of, tmp_path):
         'tags': ['dog', 'bark'],
         'author': 'someone',
         'recording_id': 'freesound/282776',
-        'licence': cc0,
+        'licence': 'CC0-1.0',
     }
     assert items['train_2/0/2'].fields['captions'] == ['futuresoundfx-795.']
     assert items['train_2/0/2'].fields['licence'] == laion_audio_630k.DATASET.licence
+    (record,) = prepared(laion_audio_630k.DATASET, tmp_path).values()
+    assert (record['id'], record['licence'], record['source']) == (
+        'train_1/0/2',
+        'CC0-1.0',
+        '2.flac',
+    )
+    assert record['num_samples'] == pytest.approx(len(clips.samples(0, 16_000)[0]), abs=2)
 
 
 def test_laion_audio_630k_of_the_bbc_has_one_text_and_no_more(clips, items_of, tmp_path):
@@ -189,7 +203,7 @@ def test_laion_audio_630k_of_the_bbc_has_one_text_and_no_more(clips, items_of, t
 
 
 def test_laion_audio_630k_tables_find_files_by_number_or_address(
-    clips, write_csv, items_of, tmp_path
+    clips, write_csv, items_of, prepared, tmp_path
 ):
     header = ('url', 'caption1', 'caption2', 'caption_t5', 'id')
     address = (
@@ -219,3 +233,5 @@ def test_laion_audio_630k_tables_find_files_by_number_or_address(
     items = items_of(laion_audio_630k_tables.DATASET, tmp_path, 'audiostock')
     assert items['1150592'].fields['captions'] == ['Bubble 02']
     assert len(items['1150592'].audio) == 1
+    (record,) = prepared(laion_audio_630k_tables.DATASET, tmp_path, 'audiostock').values()
+    assert (record['captions'], record['package']) == (['Bubble 02'], 'audiostock')
