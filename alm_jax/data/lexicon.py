@@ -82,7 +82,8 @@ VERBS = _words(
     'click clink close cluck converse coo cough crack crackle crash creak croak crow cry '
     'ding discuss drip drive drone drum echo fall fire flow flush fly fry giggle grind groan '
     'growl grunt gurgle hammer hiss holler honk hoot howl hum idle jingle knock land laugh '
-    'meow moan moo neigh narrate open pant pass perform play pop pour purr quack rattle rev '
+    'meow moan moo neigh narrate open pant pass perform play pop pour purr quack rattle read '
+    'rev '
     'ring roar rumble run rush rustle say scrape scratch scream screech shatter shout sing '
     'sizzle slam slide snap sneeze sniff snore sob sound speak splash spray squawk squeak '
     'squeal start stop strum swish swoosh talk tap thud thump tick toot trickle tweet type '
@@ -104,6 +105,7 @@ ADJECTIVES = _words(
     'loud quiet soft faint large small big little young old distant nearby adult male female '
     'single slow fast noisy angry happy sad heavy light high low medium crying laughing'
 )
+NEVER_SUBJECTS = FUNCTION_WORDS | DETERMINERS | ADJECTIVES  # of a verb right after them
 
 # Antonyms in both directions; ``ONE_WAY`` only from left to right, as the right side is the plain
 # opposite of several words.

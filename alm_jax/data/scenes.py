@@ -3,11 +3,13 @@
 Waveforms are float32 [n] at one rate; every random choice comes from the generator given.
 """
 
+import itertools
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
+from alm_jax.data import temporal
 from alm_jax.data.english import clause, sentence
 
 _GAP = (0.05, 0.4)  # seconds of silence between joined clips
@@ -15,7 +17,13 @@ _FADE = 0.01  # seconds at each end of a joined clip: a cut does not click
 _MAX_GAIN = 4.0  # 12 dB: levels are evened out, but noise is not blown up to an event
 # Wordings that hold for clauses ('a dog barks') and for noun phrases ('footsteps on gravel') alike,
 _JOINED = {
-    2: ('{0}, then {1}', '{0}, followed by {1}', '{0} before {1}', '{1} after {0}'),
+    2: (
+        '{0}, then {1}',
+        '{0}, followed by {1}',
+        '{1}, preceded by {0}',
+        '{0} before {1}',
+        '{1} after {0}',
+    ),
     3: ('{0}, then {1}, and finally {2}', 'first {0}, then {1}, then {2}'),
 }
 _OVERLAID = {
@@ -24,10 +32,10 @@ _OVERLAID = {
 }
 # and one that only a clause can end.
 _WHILE = {2: ('{0} while {1}',), 3: ('{0} and {1} while {2}',)}
-_VERB = re.compile(r'\b(is|are|says|speaks|plays|sings|reads|can be heard)\b')
 # Captions that hold several sentences, or an order, would become ambiguous inside one sentence.
 _COMPOSED = re.compile(
-    r'[.!?]["\')]?\s+\S|\b(then|followed by|before|after|while|at the same time)\b', re.IGNORECASE
+    r'[.!?]["\')]?\s+\S|\b(then|followed by|preceded by|before|after|while|at the same time)\b',
+    re.IGNORECASE,
 )
 
 
@@ -77,9 +85,25 @@ def joined_caption(captions: Sequence[str], rng: np.random.Generator) -> str:
 def overlaid_caption(captions: Sequence[str], rng: np.random.Generator) -> str:
     """One text for clips at the same time: 'A dog barks while a bell is ringing.'"""
     wordings = _OVERLAID.get(len(captions), ())
-    if _VERB.search(captions[-1]):
+    if temporal.is_clause(captions[-1]):
         wordings += _WHILE.get(len(captions), ())
     return _one_text(captions, wordings, 'At the same time, {}', rng)
+
+
+def misordered_captions(captions: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """Captions that are false of clips in this order: other orders of them, then all at once.
+
+    The negatives of T-CLAP (arXiv:2404.17806). [] where two of the captions may tell of the same
+    event: then another order may be true.
+    """
+    if any(temporal.alike(*pair) for pair in itertools.combinations(captions, 2)):
+        return []
+    size = len(captions)
+    places = [tuple(reversed(range(size)))]
+    places += [(*range(i), i + 1, i, *range(i + 2, size)) for i in range(size - 1)]
+    orders = [[captions[place] for place in order] for order in dict.fromkeys(places)]
+    made = [joined_caption(orders[i], rng) for i in rng.permutation(len(orders))]
+    return [*made, overlaid_caption(captions, rng)]
 
 
 def _one_text(

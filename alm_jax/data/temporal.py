@@ -204,9 +204,10 @@ def is_clause(part: str) -> bool:
     for before, word in zip(['', *words], words):
         if word in ('is', 'are', 'was', 'were', 'can', 'has', 'have'):
             return True
-        if word.endswith('s') and word not in lexicon.PLURALS and stem(word, '') != '':
-            return True
         if word in lexicon.VERBS and before in lexicon.PLURALS:
+            return True
+        is_third_person = word.endswith('s') and word not in lexicon.PLURALS and stem(word, '')
+        if is_third_person and before and before not in lexicon.NEVER_SUBJECTS:
             return True
     return False
 

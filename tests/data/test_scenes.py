@@ -95,6 +95,7 @@ def test_two_joined_captions():
     assert every(scenes.joined_caption, [DOG, STEPS]) == {
         'A dog barks, then footsteps on gravel.',
         'A dog barks, followed by footsteps on gravel.',
+        'Footsteps on gravel, preceded by a dog barks.',
         'A dog barks before footsteps on gravel.',
         'Footsteps on gravel after a dog barks.',
     }

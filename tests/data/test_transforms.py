@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alm_jax.audio.decode import AudioError
-from alm_jax.data import record, transforms
+from alm_jax.data import record, row_audio, transforms
 
 RATE, WINDOW = 16_000, 32_000
 to_window = transforms.ToWindow(RATE, WINDOW, overlay=0.5)
@@ -109,7 +109,7 @@ def test_a_joined_scene_holds_a_piece_of_every_clip():
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=6), st.integers(6, 3000))
 def test_fair_shares(lengths, room):
-    shares = transforms.fair_shares(lengths, room)
+    shares = row_audio.fair_shares(lengths, room)
     assert all(1 <= share <= length for share, length in zip(shares, lengths))
     assert sum(shares) <= room
     if sum(lengths) <= room:
@@ -145,9 +145,12 @@ def test_groups():
 
 
 @pytest.mark.parametrize(
-    ('broken', 'message'),
-    [(example(seconds=0.0), 'no samples'), (example(captions=()), 'no caption')],
+    ('broken', 'error', 'message'),
+    [
+        (example(seconds=0.0), AudioError, 'no samples'),
+        (example(captions=()), transforms.TextError, 'no caption, no tags and no label'),
+    ],
 )
-def test_an_empty_record_is_an_error(broken, message):
-    with pytest.raises(AudioError, match=message):
+def test_an_empty_record_is_an_error(broken, error, message):
+    with pytest.raises(error, match=message):
         to_window([broken], key=0)
