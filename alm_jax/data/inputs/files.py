@@ -120,6 +120,7 @@ def expand(patterns: str | os.PathLike | Iterable[str], suffix: str) -> list[pat
             name = os.path.join(name, '**', f'*{suffix}') if os.path.isdir(name) else name
             exists = os.path.exists(name)  # '[' may be part of a name
             matches = [name] if exists else sorted(glob.glob(name, recursive=True))
+            matches = [match for match in matches if os.path.isfile(match)]
             if not matches:
                 missing.append(name)
             found.update(dict.fromkeys(pathlib.Path(os.path.abspath(m)) for m in matches))
