@@ -15,6 +15,7 @@ import numpy as np
 
 from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data import array_records, catalog, location, mapped, record, synthetic
+from alm_jax.data.hygiene import licences
 from alm_jax.data.inputs import entries
 from alm_jax.data.mapped import Mapped
 
@@ -74,12 +75,13 @@ class Source:
         """The records that a condition admits (see ``index.Index.rows_where``).
 
         Args:
-          condition: column -> value, values or range.
+          condition: column -> value, values or range; 'licence_allows' -> 'commercial'.
           cache_dir: where the rows of a large dataset are kept, so that they are found once.
 
         Raises:
           ConfigError: a column that does not exist, or no record left.
         """
+        condition = licences.expanded(condition, self.index)
 
         def find() -> np.ndarray:
             try:

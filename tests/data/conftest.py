@@ -1,9 +1,13 @@
 """A small dataset as TFDS writes it, with the schema of packaged_sounds."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import tensorflow_datasets as tfds
 from etils import epath
+
+from alm_jax.data import record
+from alm_jax.data.index import SCHEMA, Index, write_batches
 
 TEXT = ('caption_own', 'label', 'kind', 'language', 'transcript', 'package', 'source', 'licence')
 TEXT += ('author', 'recording_id', 'id', 'group')
@@ -80,3 +84,33 @@ def small_data_dir(tmp_path_factory):
         download_config=tfds.download.DownloadConfig(num_shards=3, try_download_gcs=False)
     )
     return data_dir
+
+
+@pytest.fixture(scope='session')
+def million(tmp_path_factory):
+    """An index of a million records of a million recordings, in several stretches, mapped."""
+    count, part = 1_000_000, 250_000
+    ids = [f'recordings/{i}' for i in range(count)]
+    hashes = np.array([record.stable_hash(text) for text in ids], np.uint64)
+
+    def column(field, start):
+        if field.name in record.TEXTS:
+            return pa.array(ids[start : start + part])
+        if field.name == 'recording_hash':
+            return pa.array(hashes[start : start + part])
+        if field.name in record.CATEGORIES:
+            return pa.array([''] * part).dictionary_encode()
+        return pa.array(np.zeros(part, record.NUMBERS[field.name]))
+
+    path = tmp_path_factory.mktemp('index') / 'million.arrow'
+    write_batches(
+        path,
+        (
+            pa.record_batch(
+                [column(field, start).cast(field.type) for field in SCHEMA],
+                schema=SCHEMA,
+            )
+            for start in range(0, count, part)
+        ),
+    )
+    return Index.open(path)

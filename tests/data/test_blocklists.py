@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -111,7 +110,8 @@ def test_a_list_of_another_dataset_is_told(recordings, entry, tmp_path, caplog):
     ('name', 'content', 'message'),
     [
         ('absent.txt', None, 'cannot be read'),
-        ('empty.txt', '# only a comment\n', 'names no record'),
+        ('empty.txt', '\n', 'names no record'),
+        ('empty.csv', 'index,id\n', 'names no record'),
         ('broken.txt', '"never closed\n', 'line 1: not a JSON string'),
         ('broken.json', '{"AudioSet": ', 'not JSON'),
         ('list.json', '["Yr1nicOVtvkQ.wav"]', 'expected'),
@@ -127,37 +127,16 @@ def test_mistakes_are_told_by_file(tmp_path, name, content, message):
     assert name in str(raised.value)
 
 
-def test_a_million_records_are_filtered_in_stretches(tmp_path):
-    of = million(tmp_path / 'million.arrow')
+def test_a_search_that_found_nothing_leaves_a_list_that_blocks_nothing(tmp_path):
+    path = tmp_path / 'blocked.txt'
+    blocklists.write(path, ['nothing found'], [])
+    assert _kept(path, _index('freesound/1', 'freesound/2')) == [0, 1]
+
+
+def test_a_million_records_are_filtered_in_stretches(million, tmp_path):
     path = tmp_path / 'blocked.txt'
     path.write_text('\n'.join(f'recordings/{i}' for i in range(0, 1_000_000, 1000)))
     blocked = blocklists.read(path)
-    kept = blocklists.rows_not_blocked(of, [blocked])
+    kept = blocklists.rows_not_blocked(million, [blocked])
     assert kept.dtype == np.uint32
     assert np.setdiff1d(np.arange(1_000_000), kept).tolist() == list(range(0, 1_000_000, 1000))
-
-
-def million(path) -> index.Index:
-    """An index of a million records of a million recordings, in several stretches, mapped."""
-    count, part = 1_000_000, 250_000
-    schema = index.SCHEMA
-    recording_ids = [f'recordings/{i}' for i in range(count)]
-    hashes = np.array([record.stable_hash(text) for text in recording_ids], np.uint64)
-
-    def batches():
-        for start in range(0, count, part):
-            columns = []
-            for field in schema:
-                if field.name in ('id', 'recording_id', 'group'):
-                    column = pa.array(recording_ids[start : start + part])
-                elif field.name == 'recording_hash':
-                    column = pa.array(hashes[start : start + part])
-                elif field.name in record.CATEGORIES:
-                    column = pa.array([''] * part).dictionary_encode()
-                else:
-                    column = pa.array(np.zeros(part, record.NUMBERS[field.name]))
-                columns.append(column.cast(field.type))
-            yield pa.record_batch(columns, schema=schema)
-
-    index.write_batches(path, batches())
-    return index.Index.open(path)

@@ -95,7 +95,8 @@ def read(path: str | os.PathLike) -> Blocklist:
         raise ConfigError(f'blocklist {path} cannot be read: {error}.') from error
     reader = {'.json': _wavcaps, '.csv': _csv}.get(path.suffix.lower(), _lines)
     found = reader(path, text)
-    if not len(found):
+    # A list of ours without ids is what a search that found nothing leaves.
+    if not len(found) and not (reader is _lines and text.startswith('#')):
         raise ConfigError(f'blocklist {path} names no record.')
     return found
 

@@ -4,17 +4,14 @@ Candidates are clips of which a patch resembles a patch of the other (``neighbou
 laid over the other and correlated, as ``fingerprint`` does, at its lag and those around it.
 """
 
-import collections
-import concurrent.futures
-import contextlib
 import functools
-from collections.abc import Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
 from alm_jax.data.hygiene import fingerprint, neighbours
-from alm_jax.data.hygiene.pictures import Pictures, processes
+from alm_jax.data.hygiene.pictures import Pictures
+from alm_jax.data.hygiene.workers import in_order
 
 _LEAST_COSINE = 0.65  # of two patches
 _MOST = 32  # vectors of a list that one patch is compared with
@@ -40,7 +37,8 @@ def find(
     tasks = [pairs[start : start + _PAIRS_A_TASK] for start in range(0, len(pairs), _PAIRS_A_TASK)]
     matches: list[fingerprint.Match] = []
     with tqdm(total=len(pairs), desc='Comparing', unit='pair', disable=None) as bar:
-        for task, found in zip(tasks, _compared(queries, other, tasks, workers)):
+        compare = functools.partial(_compare, queries, other)
+        for task, found in in_order(compare, tasks, workers):
             matches += found
             bar.update(len(task))
     best: dict[tuple[int, int], float] = {}
@@ -81,24 +79,6 @@ def _first_lags(rows: np.ndarray) -> np.ndarray:
         rows = rows[np.abs(rows[:, 2] - taken) > 2 * max(fingerprint.LAGS)]
     rows = np.concatenate([np.zeros((0, 3), np.int64), *kept])
     return rows[np.lexsort(rows.T[::-1])]
-
-
-def _compared(queries, other, tasks: Sequence[np.ndarray], workers: int) -> Iterator[list]:
-    """The matches of each task, in order."""
-    compare = functools.partial(_compare, queries, other)
-    if workers < 1 or len(tasks) < 2:
-        yield from map(compare, tasks)
-        return
-    with contextlib.ExitStack() as stack:
-        pool = stack.enter_context(processes(workers))
-        waiting: collections.deque[concurrent.futures.Future] = collections.deque()
-        stack.callback(lambda: [future.cancel() for future in waiting])
-        for task in tasks:
-            waiting.append(pool.submit(compare, task))
-            if len(waiting) > 2 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 def _compare(queries: Pictures, other: Pictures, pairs: np.ndarray) -> list[fingerprint.Match]:

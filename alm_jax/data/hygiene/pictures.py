@@ -7,16 +7,14 @@ The folder is named by what the clips are (ids, recordings, lengths), so that a 
 is read anew.
 """
 
-import concurrent.futures
 import functools
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import pathlib
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import soundfile
@@ -25,6 +23,7 @@ from tqdm import tqdm
 from alm_jax.audio.decode import AudioError, to_pcm16
 from alm_jax.data import record
 from alm_jax.data.hygiene import fingerprint
+from alm_jax.data.hygiene.workers import in_order
 
 _VERSION = 1  # of what a chunk holds
 _CLIPS = 256  # a chunk
@@ -102,30 +101,10 @@ def make(source, folder: pathlib.Path, workers: int = 2) -> Pictures:
         unit='clip',
         disable=None if todo else True,
     ) as bar:
-        for done in _run(functools.partial(_write_chunk, source, folder), todo, workers):
+        write = functools.partial(_write_chunk, source, folder)
+        for _, done in in_order(write, todo, workers):
             bar.update(done)
     return Pictures(folder, len(source))
-
-
-def processes(workers: int) -> concurrent.futures.ProcessPoolExecutor:
-    """A pool that is safe beside a runtime's threads, whose workers die with their parent."""
-    context = multiprocessing.get_context('spawn')
-    return concurrent.futures.ProcessPoolExecutor(workers, mp_context=context)
-
-
-def _run(work, items: Sequence, workers: int):
-    """Results of ``work`` in any order."""
-    if workers < 1 or len(items) < 2:
-        yield from map(work, items)
-        return
-    with processes(workers) as pool:
-        futures = [pool.submit(work, item) for item in items]
-        try:
-            for future in concurrent.futures.as_completed(futures):
-                yield future.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
 
 
 def _write_chunk(source, folder: pathlib.Path, start: int) -> int:

@@ -38,8 +38,7 @@ class Hashes:
     def of_source(cls, source) -> 'Hashes':
         """Those of the records of a source; its distinct recordings are held in memory."""
         found = [np.zeros(0, np.uint64)]
-        for hashes, rows in _parts(source.index):
-            found.append(np.unique(hashes[_belongs(source, rows)]))
+        found += map(np.unique, _own(source))
         return cls.of(np.concatenate(found))
 
     def __len__(self) -> int:
@@ -67,24 +66,33 @@ def rows_with(source, hashes: Hashes) -> np.ndarray:
     return _of_source(source, np.concatenate(found))
 
 
-def repeated(source) -> tuple[int, int, int]:
-    """(recordings, records beyond the first of their recording, records that name none).
+def repeated(source) -> tuple[int, int]:
+    """(recordings, records beyond the first of their recording).
 
     Sorts a share of the hashes at a time, so that memory does not grow with the dataset.
     """
     bits = max(0, (len(source.index) - 1) // _PASS).bit_length()
-    recordings = records = without = 0
+    recordings = records = 0
     for share in range(1 << bits):
         mine = [np.zeros(0, np.uint64)]
-        for hashes, rows in _parts(source.index):
-            hashes = hashes[_belongs(source, rows)]
+        for hashes in _own(source):
             mine.append(hashes[hashes >> np.uint64(64 - bits) == share] if bits else hashes)
         found = np.sort(np.concatenate(mine))
-        named = found[found != NONE]
-        without += len(found) - len(named)
-        records += len(named)
-        recordings += int(np.count_nonzero(np.diff(named))) + bool(len(named))
-    return recordings, records - recordings, without
+        found = found[found != NONE]
+        records += len(found)
+        recordings += int(np.count_nonzero(np.diff(found))) + bool(len(found))
+    return recordings, records - recordings
+
+
+def without_name(source) -> int:
+    """Records that name no recording."""
+    return sum(int(np.count_nonzero(hashes == NONE)) for hashes in _own(source))
+
+
+def _own(source) -> Iterator[np.ndarray]:
+    """The hashes of the source's records, a stretch at a time."""
+    for hashes, rows in _parts(source.index):
+        yield hashes[_belongs(source, rows)]
 
 
 def _parts(index) -> Iterator[tuple[np.ndarray, range]]:
@@ -103,8 +111,10 @@ def _belongs(source, rows: range) -> np.ndarray | slice:
 
 def _of_source(source, rows: np.ndarray) -> np.ndarray:
     """Those of some rows of the index that belong to the source."""
-    if source.rows is None or not len(source.rows):
+    if source.rows is None:
         return rows
     own = np.asarray(source.rows)
+    if not len(own):
+        return rows[:0]
     at = np.minimum(np.searchsorted(own, rows.astype(own.dtype)), len(own) - 1)
     return rows[own[at] == rows]
