@@ -19,8 +19,8 @@ _ESC50 = re.compile(r'[1-5]-(\d+)-[A-Z]-\d+$')
 _URBANSOUND8K = re.compile(r'(\d+)-\d-\d+-\d+$')
 _BBC = re.compile(r'((?:NHU)?\d{8})(?:\D|$)')
 _NUMBER = re.compile(r'(\d+)(?:\D|$)')
-_ON_YOUTUBE = ('audiocaps', 'audioset', 'as_', 'youtube', 'vgg', 'musiccaps')
-_ON_FREESOUND = ('fsd50k', 'freesound', 'fsd')
+_ON_YOUTUBE = re.compile(r'audiocaps|audioset|youtube|vgg|musiccaps|(?<![a-z])as_')
+_ON_FREESOUND = re.compile(r'freesound|fsd')
 
 
 def recording_id(path: str, collection: str = '') -> str:
@@ -45,8 +45,8 @@ def recording_id(path: str, collection: str = '') -> str:
         return bbc(match[1])
     if 'clotho' in hints:
         return f'clotho/{stem}.wav'  # as data/catalog/clotho.py calls what has no upload
-    if any(name in hints for name in _ON_FREESOUND) and (match := _NUMBER.match(stem)):
+    if _ON_FREESOUND.search(hints) and (match := _NUMBER.match(stem)):
         return freesound(match[1])
-    if any(name in hints for name in _ON_YOUTUBE) and (video := youtube_id(file.name)):
+    if _ON_YOUTUBE.search(hints) and (video := youtube_id(file.name)):
         return youtube(video)
     return f'{folder.lower()}/{stem}'

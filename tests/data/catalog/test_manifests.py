@@ -334,6 +334,8 @@ def test_slam_llm_names_the_line_that_is_not_json(slam_dir, items_of):
         ('AudioWAV/1001_IEO_NEU_XX.wav', '', 'crema_d/1001_IEO_NEU_XX'),
         ('Actor_01/03-01-06-01-02-01-12.wav', '', 'ravdess/03-01-06-01-02-01-12'),
         ('Clotho\\development\\Radio Garble.wav', '', 'clotho/Radio Garble.wav'),
+        ('x/y/Y0123456789_.wav', 'as_strong_train', 'youtube/0123456789_'),
+        ('pandas_x/elevenchars.wav', '', 'pandas_x/elevenchars'),
         ('sounds/elevenchars.wav', 'Mine', 'mine/elevenchars'),
         ('a.wav', '', 'unknown/a'),
     ],
