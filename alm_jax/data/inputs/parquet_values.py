@@ -38,6 +38,7 @@ _CODECS = {
 }
 _ARROW_CODECS = tuple(_CODECS.values())
 _SNAPPY = _ARROW_CODECS.index('snappy')
+_LARGEST = 2**31 - 1  # bytes of a page; its size is an int32
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # PageType
 _PLAIN, _BY_DICTIONARY = 0, (2, 8)  # Encoding; 2 is the older name of RLE_DICTIONARY
 
@@ -88,10 +89,13 @@ def values(path: pathlib.Path, column: str) -> Iterator[tuple[Value | None, memo
         chunk = metadata.row_group(group).column(number)
         try:
             yield from _Chunk(view, chunk, levels).values()
-        except (Damaged, LookupError, ValueError, OSError, pa.ArrowException) as error:
+        except (*_MALFORMED, pa.ArrowException) as error:
             raise ConfigError(
                 f'{path}: row group {group} of column {column!r} cannot be read ({error}).'
             ) from error
+
+
+_MALFORMED = (Damaged, LookupError, ValueError, TypeError, ArithmeticError, OSError)
 
 
 class _Page(NamedTuple):
@@ -154,6 +158,8 @@ class _Chunk:
         second = header[1] == _DATA_V2
         about = header[8] if second else header[5]
         count = about[1]
+        if not 0 <= count <= self._left:
+            raise Damaged('a page says that it holds more values than there are')
         self._left -= count
         width = self._levels.bit_length()
         if second:  # levels stand before the packed part
@@ -193,8 +199,8 @@ class _Chunk:
     def _page(self, start: int, stored: int, unpacked: int, codec: int | None = None) -> _Page:
         codec = self._codec if codec is None else codec
         packed = self._view[start : start + stored]
-        if len(packed) < stored:
-            raise Damaged('a page is cut off')
+        if stored < 0 or len(packed) < stored or not 0 <= unpacked <= _LARGEST:
+            raise Damaged('a page is cut off, or its header is damaged')
         if not codec:
             return _Page(packed, start, stored, 0, [])
         content = memoryview(pa.decompress(packed, unpacked, _ARROW_CODECS[codec])).cast('B')
