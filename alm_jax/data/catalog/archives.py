@@ -39,18 +39,17 @@ def suffix_of(name: str) -> str:
     return next((s for s in SUFFIXES if name.lower().endswith(s)), '')
 
 
-def members(path: pathlib.Path) -> Iterator[tuple[str, Span]]:
+def members(path: pathlib.Path, called: pathlib.Path) -> Iterator[tuple[str, Span]]:
     """(name, span) of every file of an uncompressed tar or a zip, in the archive's order.
 
     Raises:
-      ConfigError: damaged or encrypted, names the archive.
+      ConfigError: damaged or encrypted; the archive is ``called`` so.
     """
     try:
         yield from _zip_members(path) if suffix_of(path.name) == '.zip' else _tar_members(path)
     except (tarfile.TarError, zipfile.BadZipFile, OSError, NotImplementedError, EOFError) as error:
-        raise ConfigError(
-            f'{path} cannot be read as an archive ({error}).' + _hint(path)
-        ) from error
+        reason = f'{called} cannot be read as an archive ({error}). Fetch it again.'
+        raise ConfigError(reason) from error
 
 
 def audio_ending(name: str) -> str:
@@ -72,7 +71,7 @@ class Members:
         self.names: list[str] = []
         self._spans = array('q')
         self._rows: dict[str, int | list[int]] = {}  # file name without audio ending -> rows
-        for name, span in members(self._plain):
+        for name, span in members(self._plain, path):
             name = name.removeprefix('./')
             base = name.rsplit('/', 1)[-1]
             if base.startswith('._'):  # what macOS puts beside every file
@@ -143,13 +142,6 @@ def _zip_members(path: pathlib.Path) -> Iterator[tuple[str, Span]]:
                 raise ConfigError(f'{path}: member {info.filename!r} is encrypted.')
             sizes = (info.compress_size, info.file_size)
             yield info.filename, (info.header_offset, *sizes, info.compress_type, info.CRC)
-
-
-def _hint(path: pathlib.Path) -> str:
-    if path.with_suffix('.z01').exists():
-        joined = f'{path.stem}-joined.zip'
-        return f'It is one part of several: zip -FF {path.name} --out {joined} joins them.'
-    return 'Fetch it again.'
 
 
 def read(path: str | os.PathLike, span: Span, name: str) -> bytes:

@@ -140,9 +140,16 @@ class Files:
         for folder in folders or ('',):
             found.update(path.relative_to(self.root).as_posix() for path in self._walk(folder))
             for archive in self._archives_below(folder):
-                above = archive.parent.relative_to(self.root)
-                found.update((above / name).as_posix() for name in self._index(archive).names)
+                found.update(self._names_in(archive))
         return sorted(name for name in found if pathlib.PurePosixPath(name).match(pattern))
+
+    def _names_in(self, archive: pathlib.Path) -> Iterator[str]:
+        """Of members, as if the archive were unpacked where it lies, in a folder of its name."""
+        above = archive.parent.relative_to(self.root)
+        own = archive.name.removesuffix(archives.suffix_of(archive.name))
+        for name in self._index(archive).names:
+            deep = above.parts and not name.startswith(f'{own}/')
+            yield (above / own / name if deep else above / name).as_posix()
 
     def audio(self, name: str, *folders: str) -> Clip | None:
         """The clip called ``name``; None when it is not there.
@@ -287,12 +294,20 @@ class Files:
         return bool(at < len(hashes) and hashes[at] == hash(path.name))
 
     def _audio_member(self, folder: str, stem: str) -> Clip | None:
-        for archive in self._archives_of(folder):
-            if found := self._index(archive).audio(stem):
-                return _clip(found)
-        for archive in self._archives_of('') if folder else ():
-            if found := self._index(archive).audio(f'{folder}/{stem}'):
-                return _clip(found)
+        """The one in archives of the folder, else in those above it, by the path from there on."""
+        parts = f'{folder}/{stem}'.strip('/').split('/')
+        for split in range(len(parts) - 1, -1, -1):
+            above, rest = '/'.join(parts[:split]), '/'.join(parts[split:])
+            found = [
+                clip
+                for archive in self._archives_of(above)
+                if (clip := self._index(archive).audio(rest))
+            ]
+            if len(found) > 1:
+                listed = ', '.join(f'{path}/{member}' for path, member, _ in found[:3])
+                raise ConfigError(f'{rest!r} could be any of {listed}.')
+            if found:
+                return _clip(found[0])
         return None
 
     def _index(self, archive: pathlib.Path) -> archives.Members:

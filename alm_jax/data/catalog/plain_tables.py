@@ -140,7 +140,7 @@ class _Machine:
         self._top(dict).update(_pairs(values))
 
     def text_line(self) -> None:
-        self.push(_as_text(ast.literal_eval(self._line())))
+        self.push(_as_text(ast.literal_eval('b' + self._line())))
 
     def integer_line(self) -> None:
         line = self._line().removesuffix('L')
@@ -199,10 +199,8 @@ def _keys(values: list[Any]) -> list[Any]:
     return values
 
 
-def _as_text(value: str | bytes) -> str:
+def _as_text(value: bytes) -> str:
     """Python 2 text is bytes: UTF-8, or Latin-1 where it is not."""
-    if isinstance(value, str):
-        return value
     try:
         return value.decode()
     except UnicodeDecodeError:

@@ -27,6 +27,7 @@ class Clips:
 
     def __init__(self, folder: pathlib.Path):
         self._paths = sorted(folder.glob('*.ogg'))
+        self._made = {}
 
     def samples(self, number: int, rate: int = 0) -> tuple[np.ndarray, int]:
         """(float32 [n] mono, Hz) of a recording, resampled to ``rate`` unless that is 0."""
@@ -35,11 +36,14 @@ class Clips:
 
     def content(self, ending: str, number: int, rate: int = 0) -> bytes:
         """A recording as the bytes of a 'wav', 'flac', 'mp3' or 'ogg' file."""
-        x, rate = self.samples(number, rate)
-        buffer = io.BytesIO()
-        kinds = {'ogg': 'VORBIS', 'mp3': 'MPEG_LAYER_III'}
-        soundfile.write(buffer, x, rate, kinds.get(ending, 'PCM_16'), format=ending.upper())
-        return buffer.getvalue()
+        key = (ending, number, rate)
+        if key not in self._made:  # kept, because an Ogg file has a random number in it
+            x, rate = self.samples(number, rate)
+            buffer = io.BytesIO()
+            kinds = {'ogg': 'VORBIS', 'mp3': 'MPEG_LAYER_III'}
+            soundfile.write(buffer, x, rate, kinds.get(ending, 'PCM_16'), format=ending.upper())
+            self._made[key] = buffer.getvalue()
+        return self._made[key]
 
     def write(self, path: pathlib.Path, number: int, rate: int = 0) -> pathlib.Path:
         """A recording in the format that the name's ending says."""
