@@ -28,7 +28,7 @@ def _items(files: Files, config: str) -> Iterator[Item]:
             audio=(clip,) if clip else (),
             fields={
                 'label': row.text('category').replace('_', ' '),
-                'tags': ['esc10'] if row.text('esc10') == 'True' else [],
+                'tags': ['esc10'] if row.text('esc10').lower() == 'true' else [],
                 'recording_id': freesound(name.split('-')[1]),
                 'group': f'fold{row.text("fold")}',
                 'author': author,

@@ -9,6 +9,7 @@ from alm_jax.data.catalog.rows import Row
 
 _COLUMNS = ('download_link', 'title', 'description', 'fname', 'tags')
 _FOLDERS = ('download', 'audios', '44100/audios', 'Webcrawl/download', 'Webcrawl/44100/audios')
+_MARKUP = re.compile(r'<li>.*?</li>', re.S)  # what the crawler left of the page among the tags
 _SITES = (
     ('soundbible', re.compile(r'soundbible\.com/grab\.php\?id=(\d+)')),
     ('bigsoundbank', re.compile(r'bigsoundbank\.com/.*?(\d+)\.wav')),
@@ -18,6 +19,7 @@ _SITES = (
 def _items(files: Files, config: str) -> Iterator[Item]:
     for row in files.csv('WavText5K.csv', required=_COLUMNS):
         name = row.text('fname')
+        row['tags'] = _MARKUP.sub("''", row['tags'])
         site, number = _origin(row)
         clip = files.audio(name, *_FOLDERS)
         yield Item(

@@ -16,7 +16,7 @@ from alm_jax.data.catalog.building import builder
 
 ESC50 = [
     ('1-100032-A-0.wav', 1, 0, 'dog', True, 100032, 'A'),
-    ('5-9032-A-0.wav', 5, 0, 'dog', True, 9032, 'A'),
+    ('5-9032-A-0.wav', 5, 0, 'dog', 'TRUE', 9032, 'A'),  # once saved by a spreadsheet
     ('4-132383-B-2.wav', 4, 2, 'crying_baby', False, 132383, 'B'),
 ]
 ESC50_LICENCE = """# ESC-50: Dataset for Environmental Sound Classification
@@ -49,6 +49,7 @@ def test_esc50_keeps_folds_and_the_licence_of_every_clip(esc50_dir, items_of, pr
         'author': 'nfrae',
         'licence': 'CC0',
     }
+    assert items['5-9032-A-0.wav'].fields['tags'] == ['esc10']
     assert items['5-9032-A-0.wav'].fields['author'] == 'a by b'
     assert items['5-9032-A-0.wav'].fields['licence'] == 'CC-BY'
     lost = items['4-132383-B-2.wav']

@@ -46,6 +46,14 @@ def test_wavtext5k_takes_what_text_there_is(clips, write_csv, items_of, prepared
     assert (record['package'], record['source']) == ('soundbible', 'anti gun_2114.wav')
 
 
+def test_markup_that_the_crawler_left_among_the_tags_is_dropped(write_csv, items_of, tmp_path):
+    cell = '[\'arrow\', <li><i class="icofont"></i> <a href="x">bow</a></li>, \'bow and arrow\']'
+    row = ('v', f'{BIG}0100.wav', 'Arrow', '', '0100.wav', cell)
+    write_csv(tmp_path / 'WavText5K.csv', WAVTEXT_HEADER, [row])
+    (item,) = items_of(wavtext5k.DATASET, tmp_path).values()
+    assert item.fields['tags'] == ['arrow', 'bow and arrow']
+
+
 @pytest.mark.parametrize('cell', ['[open("x")]', 'dog, cat', '[1]', '["dog"'])
 def test_a_tags_cell_that_is_no_list_of_texts_is_named(cell, write_csv, items_of, tmp_path):
     row = ('v', f'{BIG}0100.wav', 'Forest', '', '0100.wav', cell)
