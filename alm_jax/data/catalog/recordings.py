@@ -14,6 +14,9 @@ _BY_NAME = (
     (re.compile(r'\d+-\d+-\d{4}$'), 'librispeech/{}'),
     (re.compile(r'\d{4}_[A-Z]{3}_[A-Z]{3}_(?:LO|MD|HI|XX?)$'), 'crema_d/{}'),
     (re.compile(r'03(?:-\d\d){6}$'), 'ravdess/{}'),
+    (re.compile(r'[a-z_]+_(?:acoustic|electronic|synthetic)_\d{3}-\d{3}-\d{3}$'), 'nsynth/{}'),
+    (re.compile(r'[a-z]+\.000\d\d$'), 'gtzan/{}'),
+    (re.compile(r'[a-z_]+-[a-z]+-\d+-\d+-[a-z0-9]+$'), 'tau2019/{}'),
 )
 _ESC50 = re.compile(r'[1-5]-(\d+)-[A-Z]-\d+$')
 _URBANSOUND8K = re.compile(r'(\d+)-\d-\d+-\d+$')

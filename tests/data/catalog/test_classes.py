@@ -13,6 +13,7 @@ from alm_jax.config import ConfigError
 from alm_jax.data import sources
 from alm_jax.data.catalog import esc50, gtzan, nsynth, urbansound8k, vggsound
 from alm_jax.data.catalog.building import builder
+from alm_jax.data.catalog.recordings import recording_id
 
 ESC50 = [
     ('1-100032-A-0.wav', 1, 0, 'dog', True, 100032, 'A'),
@@ -250,3 +251,21 @@ def test_nsynth_tells_what_a_note_is(clips, items_of, prepared, tmp_path):
     np.testing.assert_allclose(
         record['audio'], decode.to_pcm16(clips.samples(0, 16_000)[0]), rtol=0, atol=1
     )
+
+
+@pytest.mark.parametrize(
+    ('path', 'recording'),
+    [
+        ('ESC-50/audio/5-9032-A-0.wav', 'freesound/9032'),
+        ('UrbanSound8K/audio/fold5/100032-3-0-0.wav', 'freesound/100032'),
+        ('vggsound/Yabc-efgh_0_000030.flac', 'youtube/Yabc-efgh_0'),
+        ('GTZAN/genres/hiphop/hiphop.00007.wav', 'gtzan/hiphop.00007'),
+        ('nsynth-test/bass_electronic_018-097-050.wav', 'nsynth/bass_electronic_018-097-050'),
+        (
+            'audio/public_square-helsinki-111-3230-a.wav',
+            'tau2019/public_square-helsinki-111-3230-a',
+        ),
+    ],
+)
+def test_a_manifest_over_these_corpora_names_the_same_recordings(path, recording):
+    assert recording_id(path) == recording
