@@ -20,7 +20,7 @@ from alm_jax.data.inputs import fields, files, headers, listing
 
 _TEXTS = ('.json', '.txt')
 NO_TEXT, BAD_TEXT = 'files without text', 'files whose text cannot be used'
-BAD_AUDIO = 'files that cannot be read as audio'
+BAD_AUDIO, BAD_NAME = 'files that cannot be read as audio', 'files whose names are not UTF-8'
 
 
 class Fetch:
@@ -52,9 +52,15 @@ def open_tree(
     path = listing.path_of(place, 'tree', str(root), names, stats, caption)
 
     def entries(notes: listing.Notes) -> Iterator[listing.Entry]:
-        is_audio = np.array([headers.is_audio(name) for name in names], bool)
+        is_audio = np.zeros(len(names), bool)
+        for row, name in enumerate(names):
+            if not headers.is_audio(name):
+                continue
+            is_audio[row] = _is_utf8(name)
+            if not is_audio[row]:
+                notes.add(BAD_NAME, ascii(name))
         recordings = [name for name, audio in zip(names, is_audio) if audio]
-        texts = {name for name, audio in zip(names, is_audio) if not audio}
+        texts = {name for name in names if not headers.is_audio(name)}
         cache = place / f'headers-{files.digest(str(root))}.arrow'
         sizes = headers.Headers(root, cache).of(recordings, stats[is_audio])
         for name, (samples, rate, problem) in zip(recordings, sizes):
@@ -72,6 +78,13 @@ def open_tree(
 
     listed = listing.opened(path, f'tree {root}', entries)
     return listing.Listed(listed, Fetch(root))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        return bool(name.encode())
+    except UnicodeEncodeError:  # such bytes are half of a surrogate pair in Python
+        return False
 
 
 def folder_of(path: str | os.PathLike) -> pathlib.Path:
@@ -117,25 +130,26 @@ def _described(
 def _walk(root: pathlib.Path) -> tuple[list[str], np.ndarray]:
     """(names, ``files.stats`` of them) of audio files and their texts, in the order of names.
 
-    Links to folders are followed, each folder once; names that begin with a dot are left out.
+    Links to folders are followed, each folder once, under its own name when it lies in the tree.
+    Names that begin with a dot are left out.
     """
     found: list[str] = []
     seen: set[tuple[int, int]] = set()
-    waiting = ['']
-    while waiting:
-        below = waiting.pop()
+    folders, links = [''], []
+    while folders or links:
+        below = (folders or links).pop()
         here = os.path.join(root, below)
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
         with os.scandir(here) as entries:
-            for entry in entries:
+            for entry in sorted(entries, key=lambda entry: entry.name, reverse=True):
+                name = os.path.join(below, entry.name)
                 if entry.name.startswith('.'):
                     continue
-                name = os.path.join(below, entry.name)
                 if entry.is_dir():
-                    waiting.append(name)
+                    (links if entry.is_symlink() else folders).append(name)
                 elif headers.is_audio(name) or os.path.splitext(name)[1].lower() in _TEXTS:
                     found.append(name)
     found.sort()
