@@ -75,9 +75,10 @@ def choose(
       TextError: nothing to make a caption from.
     """
     own = [text for text in map(clean, record['captions']) if text]
-    label, tags = keywords(record)
-    if (label or tags) and (not own or (keyword_share and rng.random() < keyword_share)):
-        return Caption(from_keywords(label, tags, record['kind'], rng), 'keywords')
+    if not own or (keyword_share and rng.random() < keyword_share):
+        label, tags = keywords(record)
+        if label or tags:
+            return Caption(from_keywords(label, tags, record['kind'], rng), 'keywords')
     if own:
         return Caption(own[int(rng.integers(len(own)))], 'caption')
     said = clean(record['transcript'])

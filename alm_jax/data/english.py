@@ -13,7 +13,7 @@ SENTENCE_END = re.compile(r'[.!?]["\')]?$')
 _KEEPS_CAPITAL = frozenset(['I', 'Indian', *(name for name in NAMES.values() if ' ' not in name)])
 # Spelt with a vowel but spoken with a consonant ('a unicycle', not 'a unidentified sound').
 _SPOKEN_CONSONANT = re.compile(r'(uni(?![nm]|d(?!irec))|us[aeiu]|ut[ei]|eu|ewe|uk|ur[aoe]|onc?e\b)')
-_SPOKEN_VOWEL = re.compile(r'([aeiou]|hour|honest|hono|heir|8|11\b|18\b)')
+_SPOKEN_VOWEL = re.compile(r'([aeiou]|hour|honest|hono|heir|8|1[18](th)?\b)')
 _LETTERS_SPOKEN_VOWEL = frozenset('AEFHILMNORSX')
 _ARTICLE = re.compile(r'\b([Aa])n?(\s+["\']?)(?=[\w])(?=([\w-]+))')
 _IRREGULAR_PLURALS = {

@@ -86,8 +86,10 @@ def _is_replaceable(words: list[Word], noun: _Found) -> bool:
 
 
 def _is_head(words: list[Word], noun: _Found) -> bool:
-    """By the word after it: 'a car honks', but not 'a car alarm' or 'a train whistle'."""
+    """By the word after it: 'a car honks', but not 'a car alarm' or 'a train of clicks'."""
     after = following(words, noun.last)
+    if after == 'of':
+        return False
     if not after or after in lexicon.FUNCTION_WORDS or re.search(r'(ing|ed|ly)$', after):
         return True
     if not temporal.stem(after, ''):

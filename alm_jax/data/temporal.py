@@ -201,13 +201,15 @@ def _opens_phrase(word: str) -> bool:
 def is_clause(part: str) -> bool:
     """Whether a verb of ``part`` is finite: 'a dog barks', but not 'a dog barking'."""
     words = re.findall(r'[\w-]+', masked(part).lower())
+    is_plural = words[:1] and words[0] in (*lexicon.NUMBERS, 'several', 'many', 'multiple')
     for before, word in zip(['', *words], words):
         if word in ('is', 'are', 'was', 'were', 'can', 'has', 'have'):
             return True
         if word in lexicon.VERBS and before in lexicon.PLURALS:
             return True
-        is_third_person = word.endswith('s') and word not in lexicon.PLURALS and stem(word, '')
-        if is_third_person and before and before not in lexicon.NEVER_SUBJECTS:
+        if is_plural or not before or before in lexicon.NEVER_SUBJECTS:
+            continue  # 'three engine hums', 'the barks'
+        if word.endswith('s') and word not in lexicon.PLURALS and stem(word, ''):
             return True
     return False
 
