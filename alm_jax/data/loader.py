@@ -1,18 +1,19 @@
 """Batches for training, a function of (config, data_step); records in order for evaluation."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections.abc import Iterator
 from typing import Any
 
-import grain
 import numpy as np
 from ml_collections import ConfigDict
 
-from alm_jax.config import ConfigError
-from alm_jax.data import location, plan, pools, sources, transforms
+from alm_jax.config import ConfigError, did_you_mean
+from alm_jax.data import batch_maker, location, plan, pools, sources, transforms, workers
+from alm_jax.data.bad_records import POLICIES, BadRecord, BadRecords
+from alm_jax.data.batch_maker import BatchMaker, Tokenizer
 
 _NEVER_ENDS = 2**40  # grain's range needs an end
-Tokenizer = Callable[..., dict[str, np.ndarray]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,36 +79,35 @@ def windows(config: ConfigDict) -> tuple[float, ...]:
     return tuple(config.data.buckets) or (config.front_end.seconds,)
 
 
-@dataclasses.dataclass(frozen=True)
-class BatchMaker:
-    """data_step -> the batch of one host. Picklable; holds no state."""
+class Batches(Iterator):
+    """The batches of one host, from some step on, without end.
 
-    sources: Sequence[sources.Source]
-    mixture: plan.Mixture
-    transform: transforms.ToWindow
-    tokenizer: Tokenizer
-    text_length: int
-    seed: int
-    batch_size: int
-    rows: slice
+    Attributes:
+      bad_records: what was read and skipped so far (``bad_records.BadRecords``).
+    """
 
-    def __call__(self, data_step: int) -> dict[str, np.ndarray]:
-        rows = plan.plan(self.seed, data_step, self.mixture, self.batch_size)[self.rows]
-        made = [self._row(row) for row in rows]
-        captions = [row.pop('caption') for row in made]
-        arrays = {name: np.stack([row[name] for row in made]) for name in made[0]}
-        return {**arrays, **self.tokenizer(captions, (self.text_length,))}
+    def __init__(self, made: Iterator[tuple[dict[str, np.ndarray], int, list]], bad: BadRecords):
+        """Use ``batches``. ``made`` yields (batch, records read, bad records) and can be closed."""
+        self.bad_records = bad
+        self._made = made
 
-    def _row(self, row: plan.Row) -> dict[str, Any]:
+    @property
+    def skipped(self) -> int:
+        """Records that could not be used, so far."""
+        return self.bad_records.skipped
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        batch, read, bad = next(self._made)
         try:
-            examples = [self.sources[dataset][index] for dataset, index in row.records]
-            return self.transform(examples, row.key)
-        except Exception as error:
-            names = ', '.join(
-                f'{self.sources[d].id(i)!r} of {self.sources[d].name}' for d, i in row.records
-            )
-            kind = ConfigError if isinstance(error, ConfigError | OSError) else RuntimeError
-            raise kind(f'record {names}: {error}') from error
+            self.bad_records.add(read, bad)
+        except ConfigError:
+            self.close()
+            raise
+        return batch
+
+    def close(self) -> None:
+        """Ends the workers or threads. Batches handed out stay valid."""
+        self._made.close()
 
 
 def batches(
@@ -119,11 +119,12 @@ def batches(
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
-) -> Iterator[dict[str, np.ndarray]]:
-    """Batches from ``start_step`` on, without end, made ahead by threads.
+    quarantine: str | os.PathLike | None = None,
+) -> Batches:
+    """Batches from ``start_step`` on, without end, made ahead by config.data.workers processes.
 
     Batch ``data_step`` depends on nothing but (config, data_step); the hosts' batches, one after
-    another, are the batch a single host would get. Closing the iterator stops the threads.
+    another, are the batch a single host would get. With no workers, threads make them.
 
     Args:
       config: see ``alm_jax.config.base``: seed, batch_size, data, text.
@@ -132,36 +133,62 @@ def batches(
       tokenizer: (captions, lengths) -> {'token_ids': int32 [b, t], 'token_mask': bool [b, t]}.
       start_step: the first data_step.
       process_index, process_count: this host among all.
+      quarantine: a JSONL file to which records that cannot be used are added; None is none.
 
     Returns:
-      {'pcm': int16 [b, n], 'num_samples': int32 [b], 'token_ids', 'token_mask',
-      'audio_group': int32 [b], 'text_group': int32 [b]}, b = batch_size / process_count.
+      An iterator, to be closed, over {'pcm': int16 [b, n], 'num_samples': int32 [b], 'token_ids',
+      'token_mask', 'audio_group': int32 [b], 'text_group': int32 [b]}, b = batch_size /
+      process_count. Arrays of workers lie in shared memory, which is used again when the last
+      reference to a batch is gone.
 
     Raises:
-      ConfigError: a dataset or setting that cannot be used (at once), or a record that cannot be
-        decoded (when its batch is due), named by its id.
+      ConfigError: a dataset or setting that cannot be used (at once); or, when its batch is due, a
+        record that cannot be read or not be used, too many of them, or a worker that died.
     """
     opened, mixture = open_mixture(config)
+    if config.data.on_bad not in POLICIES:
+        raise ConfigError(
+            f'config.data.on_bad is {config.data.on_bad!r}. '
+            f'{did_you_mean(config.data.on_bad, POLICIES)}'
+        )
+    if config.data.workers < 0 or config.data.prefetch < 1:
+        raise ConfigError(
+            f'config.data.workers is {config.data.workers} (0 or more) and config.data.prefetch is '
+            f'{config.data.prefetch} (1 or more).'
+        )
     make = BatchMaker(
         sources=opened,
         mixture=mixture,
-        transform=transforms.ToWindow(sampling_rate, window_samples, config.data.scenes.overlay),
+        transform=transforms.build(config, sampling_rate, window_samples),
         tokenizer=tokenizer,
         text_length=max(config.text.lengths),
         seed=config.seed,
         batch_size=config.batch_size,
         rows=plan.host_rows(config.batch_size, process_index, process_count),
+        on_bad=config.data.on_bad,
     )
-    read = grain.ReadOptions(
-        num_threads=max(1, config.data.workers),
-        prefetch_buffer_size=max(config.data.prefetch, config.data.workers),
+    bad = BadRecords(config.data.max_bad_share, quarantine)
+    if not config.data.workers:
+        return Batches(_by_threads(make, config.data.prefetch, start_step), bad)
+    made = workers.Workers(
+        make, config.data.workers, ahead=config.data.prefetch, first_step=start_step
     )
-    steps = grain.MapDataset.range(start_step, _NEVER_ENDS)
-    return _until_closed(steps.map(make).to_iter_dataset(read))
+    return Batches(made, bad)
 
 
-def _until_closed(dataset: grain.IterDataset) -> Iterator[dict[str, np.ndarray]]:
-    iterator = iter(dataset)
+def _by_threads(
+    make: BatchMaker, ahead: int, first_step: int
+) -> Iterator[tuple[dict[str, np.ndarray], int, list[BadRecord]]]:
+    """What ``Workers`` gives, from threads of this process: one a core, as far as there is work."""
+    import grain  # takes a second, and jax with it: workers do without
+
+    def made(data_step: int) -> tuple[dict[str, np.ndarray], int, list[BadRecord]]:
+        found = make.make(data_step, range(make.num_rows))
+        return batch_maker.stacked(found.rows), found.read, found.bad
+
+    threads = min(ahead, os.cpu_count() or 1)
+    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+    iterator = iter(grain.MapDataset.range(first_step, _NEVER_ENDS).map(made).to_iter_dataset(read))
     try:
         yield from iterator
     finally:

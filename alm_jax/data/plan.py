@@ -114,14 +114,21 @@ def substitute(row: Row, attempt: int, mixture: Mixture) -> Row:
     """What takes the place of a row that cannot be used: attempt 1, 2, ... of a keyed sequence.
 
     Another unit of the same dataset and window, so that the batch stays what the mixture asks for.
-    It depends on the row alone: every number of hosts gets the same.
+    It depends on the row alone: every number of hosts gets the same. Noise and impulse response
+    are drawn anew, as they may be what cannot be used.
     """
     dataset = row.records[0][0]
     rng = generator(row.key, _SUBSTITUTE, attempt)
     pool = mixture.pools[dataset]
     records = pool.records(row.window, int(rng.integers(pool.sizes[row.window])))
     own = tuple((dataset, index) for index in records)
-    return dataclasses.replace(row, records=own, key=int(rng.integers(1 << 63)))
+    return dataclasses.replace(
+        row,
+        records=own,
+        key=int(rng.integers(1 << 63)),
+        noise=None if row.noise is None else int(rng.integers(mixture.noises)),
+        impulse=None if row.impulse is None else int(rng.integers(mixture.impulses)),
+    )
 
 
 def host_rows(batch_size: int, process_index: int, process_count: int) -> slice:

@@ -125,6 +125,7 @@ def test_a_record_that_cannot_be_decoded_is_named(config, tmp_path):
     (tmp_path / 'my.csv').write_text('file,caption\ngood.wav,Fine.\nbad.wav,Not fine.\n')
     entry = {'folder': str(tmp_path), 'captions': 'my.csv'}
     config.data.train = (entry,)
+    config.data.on_bad = 'fail'
     assert len(first(config, 2)) == 2
     make = loader.batches(config, sampling_rate=RATE, window_samples=WINDOW, tokenizer=letters)
     (tmp_path / 'bad.wav').write_text('damaged after the manifest was read')

@@ -1,0 +1,167 @@
+"""The rows of a batch from the plan: records read, transformed, and replaced where they are bad."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from alm_jax.audio.decode import AudioError
+from alm_jax.config import ConfigError
+from alm_jax.data import plan
+from alm_jax.data.bad_records import BadRecord
+from alm_jax.data.captions import TextError
+from alm_jax.data.sources import Source
+
+Tokenizer = Callable[..., dict[str, np.ndarray]]
+_READS = 3  # of a record that the system cannot read, before the run ends
+_WAIT = 0.2  # seconds before the second, five times as long before each further one
+_SUBSTITUTES = 50  # bad records after one another in one slot, before the run ends
+
+
+@dataclasses.dataclass
+class Made:
+    """Rows, and what it took to make them.
+
+    Attributes:
+      rows: {name: array} of each row.
+      read: records that were read.
+      bad: those that could not be used.
+    """
+
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    read: int = 0
+    bad: list[BadRecord] = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchMaker:
+    """data_step -> the batch of one host. Picklable; holds no state.
+
+    Attributes:
+      sources, mixture: of the plan; ``noises`` and ``impulses`` too, where the mixture draws any.
+      transform: (records, key) -> {name: array} with a 'caption'.
+      tokenizer: (captions, lengths) -> {'token_ids', 'token_mask'}.
+      text_length: tokens.
+      seed, batch_size: of the run.
+      rows: those of the global batch that belong to this host.
+      on_bad: whether a record that cannot be used is skipped or ends the run ('fail').
+    """
+
+    sources: Sequence[Source]
+    mixture: plan.Mixture
+    transform: Callable[..., dict[str, Any]]
+    tokenizer: Tokenizer
+    text_length: int
+    seed: int
+    batch_size: int
+    rows: slice
+    on_bad: str = 'fail'
+    noises: Source | None = None
+    impulses: Source | None = None
+
+    def __call__(self, data_step: int) -> dict[str, np.ndarray]:
+        """The batch: arrays with one row a row of the plan."""
+        return stacked(self.make(data_step, range(self.num_rows)).rows)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of this host."""
+        return len(range(*self.rows.indices(self.batch_size)))
+
+    def make(
+        self,
+        data_step: int,
+        numbers: Sequence[int],
+        reading: Callable[[int, int], None] = lambda number, attempt: None,
+    ) -> Made:
+        """Some rows of this host.
+
+        Args:
+          data_step: the batch.
+          numbers: of the rows, counted from the first of this host.
+          reading: told (number, attempt) of each row before its records are read.
+
+        Raises:
+          ConfigError: a record that cannot be read, or not be used while on_bad is 'fail'; names
+            it. Any other exception is a defect; a note names the record.
+        """
+        planned = plan.plan(self.seed, data_step, self.mixture, self.batch_size)[self.rows]
+        made = Made()
+        for number in numbers:
+            made.rows.append(self._row(planned[number], data_step, number, made, reading))
+        return self._tokenised(made)
+
+    def names(self, data_step: int, number: int, attempt: int = 0) -> str:
+        """The records of a row, for messages."""
+        row = plan.plan(self.seed, data_step, self.mixture, self.batch_size)[self.rows][number]
+        return self._names(plan.substitute(row, attempt, self.mixture) if attempt else row)
+
+    def _row(
+        self, first: plan.Row, data_step: int, number: int, made: Made, reading: Callable
+    ) -> dict[str, Any]:
+        row = first
+        for attempt in range(1, _SUBSTITUTES + 1):
+            reading(number, attempt - 1)
+            made.read += len(row.records)
+            try:
+                return self._transformed(row)
+            except (AudioError, TextError) as error:  # content; an OSError was retried and is fatal
+                if self.on_bad == 'fail' or isinstance(error, OSError):
+                    raise ConfigError(f'record {self._names(row)}: {error}') from error
+                made.bad.append(self._bad(row, data_step, error))
+            except (ConfigError, OSError) as error:
+                raise ConfigError(f'record {self._names(row)}: {error}') from error
+            except Exception as error:
+                error.add_note(f'record {self._names(row)}')
+                raise
+            row = plan.substitute(first, attempt, self.mixture)
+        raise ConfigError(
+            f'{_SUBSTITUTES} records one after another cannot be used; the last is '
+            f'{made.bad[-1].id} of {made.bad[-1].dataset}: {made.bad[-1].reason}'
+        )
+
+    def _transformed(self, row: plan.Row) -> dict[str, Any]:
+        """The row, its records read again where the system fails to."""
+        for attempt in range(_READS):
+            try:
+                examples = [self.sources[dataset].read(index) for dataset, index in row.records]
+                extra = {}
+                if row.noise is not None:
+                    extra['noise'] = self.noises.read(row.noise)
+                if row.impulse is not None:
+                    extra['impulse_response'] = self.impulses.read(row.impulse)
+                return self.transform(examples, row.key, **extra)
+            except OSError:
+                if attempt + 1 == _READS:
+                    raise
+                time.sleep(_WAIT * 5**attempt)
+        raise AssertionError
+
+    def _tokenised(self, made: Made) -> Made:
+        """Texts to tokens; other strings of the rows are for tasks that ask for them."""
+        captions = [row.pop('caption') for row in made.rows]
+        if captions:
+            for name, array in self.tokenizer(captions, (self.text_length,)).items():
+                for row, value in zip(made.rows, array):
+                    row[name] = value
+        return made
+
+    def _bad(self, row: plan.Row, data_step: int, error: Exception) -> BadRecord:
+        dataset = self.sources[row.records[0][0]]
+        ids = ', '.join(self.sources[d].id(i) for d, i in row.records)
+        return BadRecord(dataset.name, ids, ' '.join(str(error).split()), data_step)
+
+    def _names(self, row: plan.Row) -> str:
+        names = [f'{self.sources[d].id(i)!r} of {self.sources[d].name}' for d, i in row.records]
+        if row.noise is not None and self.noises is not None:
+            names.append(f'noise {self.noises.id(row.noise)!r}')
+        if row.impulse is not None and self.impulses is not None:
+            names.append(f'impulse response {self.impulses.id(row.impulse)!r}')
+        return ', '.join(names)
+
+
+def stacked(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Rows as one array a name."""
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
