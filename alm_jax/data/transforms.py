@@ -238,10 +238,12 @@ def build(config: ConfigDict, sampling_rate: int, window_samples: int) -> ToWind
     }.items():
         if not 0 <= share <= 1:
             raise ConfigError(f'config.data.{name} is {share}; it is a probability, 0 to 1.')
-    if data.gain_db < 0 or data.text.hard_negatives < 0:
-        raise ConfigError(
-            'config.data.gain_db and config.data.text.hard_negatives are never below 0.'
-        )
+    for name, number in {
+        'gain_db': data.gain_db,
+        'text.hard_negatives': data.text.hard_negatives,
+    }.items():
+        if number < 0:
+            raise ConfigError(f'config.data.{name} is {number}; it is 0 (off) or more.')
     snr_db = tuple(data.noise.snr_db)
     if len(snr_db) != 2 or snr_db[0] > snr_db[1]:
         raise ConfigError(f'config.data.noise.snr_db is {snr_db}; give (low, high) in dB.')

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alm_jax.data import scenes
+from alm_jax.data import scenes, temporal
 
 RATE = 16_000
 few = settings(max_examples=25, deadline=None, derandomize=True)
@@ -119,6 +119,49 @@ def test_overlaid_captions():
     assert 'A dog barks, glass breaks and footsteps on gravel at the same time.' in every(
         scenes.overlaid_caption, [DOG, GLASS, STEPS]
     )
+
+
+def test_misordered_captions_are_false():
+    made = scenes.misordered_captions([DOG, STEPS], generator(1))
+    assert len(made) == 2
+    assert temporal.parse(made[0]).heard() == ('footsteps on gravel', 'a dog barks')
+    assert 'same time' in made[1]
+    made = scenes.misordered_captions([DOG, GLASS, STEPS], generator(1))
+    orders = [temporal.parse(text).heard() for text in made[:-1]]
+    true = ('a dog barks', 'glass breaks', 'footsteps on gravel')
+    assert true[::-1] in orders
+    assert true not in orders
+    assert len(set(orders)) == 3
+    assert all(sorted(order) == sorted(true) for order in orders)
+
+
+def test_sentences_are_misordered_too():
+    made = scenes.misordered_captions(['A dog barks. It is far away.', GLASS], generator())
+    assert made[0] == 'Glass breaks. Then a dog barks. It is far away.'
+
+
+@pytest.mark.parametrize(
+    'captions',
+    [
+        [DOG, 'a dog barks'],
+        [DOG, 'A dog is barking loudly.'],
+        [DOG, GLASS, 'Glass is breaking.'],
+        ['A man speaks.', 'A man talks.'],
+    ],
+)
+def test_captions_alike_have_no_wrong_order(captions):
+    assert scenes.misordered_captions(captions, generator()) == []
+
+
+def test_every_wording_of_a_scene_tells_its_order():
+    """What T-CLAP calls a positive and a negative are told apart by the parser of captions."""
+    true = ('a dog barks', 'glass breaks')
+    for text in every(scenes.joined_caption, [DOG, GLASS]):
+        assert temporal.parse(text).heard() == true
+    for text in every(scenes.joined_caption, [GLASS, DOG]):
+        assert temporal.parse(text).heard() == true[::-1]
+    for text in every(scenes.overlaid_caption, [DOG, GLASS]):
+        assert temporal.parse(text) is None
 
 
 def test_more_captions_than_a_sentence_holds():
