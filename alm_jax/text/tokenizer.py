@@ -48,6 +48,11 @@ class Tokenizer:
         self.sha256 = hashlib.sha256(content.encode()).hexdigest()
         self.truncated = 0
 
+    @property
+    def pad_token(self) -> str:
+        """The text of ``pad_id``."""
+        return self._cut_at[self.lengths[0]].id_to_token(self.pad_id)
+
     @classmethod
     def load(cls, path: str | os.PathLike, lengths: Sequence[int] = (32,)) -> 'Tokenizer':
         """Reads a tokenizer.json, or the one in a folder.

@@ -41,6 +41,18 @@ class Size:
 VARIANTS = {
     'mu': Size(64, 2, 2),
     'minilm': Size(384, 6, 12),  # sentence-transformers/all-MiniLM-L6-v2
+    'mu_roberta': Size(64, 2, 2, positions=514, first_position=2, types=1, pooler=True),
+    'roberta': Size(  # FacebookAI/roberta-base, the text tower of LAION-CLAP
+        768,
+        12,
+        12,
+        vocabulary=50265,
+        positions=514,
+        first_position=2,
+        types=1,
+        norm_epsilon=1e-5,
+        pooler=True,
+    ),
 }
 
 
@@ -51,7 +63,7 @@ class Bert(nn.Module):
     ``embedding_norm``, ``layers`` (see transformer_stack) and, with it, ``pooler``.
 
     Attributes:
-      variant: 'mu', 'minilm', or a Size.
+      variant: a key of VARIANTS, or a Size.
       dropout: rate after the embeddings and inside the blocks.
       remat: 'none' or 'block'.
       dtype: compute dtype; layer norms, softmax and pooling are float32.
