@@ -13,26 +13,12 @@ from alm_jax.data import plan
 from alm_jax.data.bad_records import BadRecord
 from alm_jax.data.captions import TextError
 from alm_jax.data.sources import Source
+from alm_jax.data.workers import Made
 
 Tokenizer = Callable[..., dict[str, np.ndarray]]
 _READS = 3  # of a record that the system cannot read, before the run ends
 _WAIT = 0.2  # seconds before the second, five times as long before each further one
 _SUBSTITUTES = 50  # bad records after one another in one slot, before the run ends
-
-
-@dataclasses.dataclass
-class Made:
-    """Rows, and what it took to make them.
-
-    Attributes:
-      rows: {name: array} of each row.
-      read: records that were read.
-      bad: those that could not be used.
-    """
-
-    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
-    read: int = 0
-    bad: list[BadRecord] = dataclasses.field(default_factory=list)
 
 
 @dataclasses.dataclass(frozen=True)

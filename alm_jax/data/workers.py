@@ -26,7 +26,6 @@ import numpy as np
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError
 from alm_jax.data.bad_records import BadRecord
-from alm_jax.data.batch_maker import Made
 from alm_jax.data.shared_memory import Buffer, Field, write_rows
 
 _HELD = 4  # batches that the consumer may hold; of further ones it gets copies
@@ -41,6 +40,21 @@ _ENVIRONMENT = {
     'TOKENIZERS_PARALLELISM': 'false',
     'JAX_PLATFORMS': 'cpu',  # should anything use jax there, it leaves the accelerator alone
 }
+
+
+@dataclasses.dataclass
+class Made:
+    """Rows, and what it took to make them.
+
+    Attributes:
+      rows: {name: array} of each row.
+      read: records that were read.
+      bad: those that could not be used.
+    """
+
+    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    read: int = 0
+    bad: list[BadRecord] = dataclasses.field(default_factory=list)
 
 
 class Maker(Protocol):

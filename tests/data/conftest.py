@@ -1,5 +1,8 @@
 """A small dataset as TFDS writes it, with the schema of packaged_sounds."""
 
+import pathlib
+import sys
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -8,6 +11,9 @@ from etils import epath
 
 from alm_jax.data import record
 from alm_jax.data.index import SCHEMA, Index, write_batches
+
+# Loader workers import what the tests hand them, from makers.py.
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
 TEXT = ('caption_own', 'label', 'kind', 'language', 'transcript', 'package', 'source', 'licence')
 TEXT += ('author', 'recording_id', 'id', 'group')

@@ -1,0 +1,99 @@
+"""What the loader tests hand to worker processes. It imports little, as every worker does too."""
+
+import os
+import signal
+import sys
+import threading
+import time
+
+import numpy as np
+
+from alm_jax.audio.decode import AudioError
+from alm_jax.config import ConfigError
+from alm_jax.data.bad_records import BadRecord
+from alm_jax.data.workers import Made
+
+
+def letters(captions, lengths):
+    """A tokenizer of code points, so that a batch shows its captions."""
+    (length,) = lengths
+    token_ids = np.zeros((len(captions), length), np.int32)
+    for row, caption in enumerate(captions):
+        codes = [ord(letter) for letter in caption[:length]]
+        token_ids[row, : len(codes)] = codes
+    return {'token_ids': token_ids, 'token_mask': token_ids > 0}
+
+
+class Counting:
+    """Rows that say which they are; the width of 'wide' changes from batch to batch."""
+
+    def __init__(self, num_rows):
+        self.num_rows = num_rows
+
+    def make(self, data_step, numbers, reading):
+        rows = []
+        for number in numbers:
+            reading(number, 0)
+            rows.append(self.row(data_step, number))
+        bad = [BadRecord('counted', f'{data_step}/{n}', 'odd', data_step) for n in numbers if n % 2]
+        return Made(rows, read=len(rows), bad=bad)
+
+    def row(self, data_step, number):
+        seed = 1000 * data_step + number
+        return {
+            'number': np.int32(seed),
+            'wide': np.full(1 + 700 * (data_step % 5), seed, np.int32),
+            'mask': np.arange(3) < number,
+        }
+
+    def names(self, data_step, number, attempt):
+        return f"'{data_step}/{number}' of counted"
+
+
+class Failing(Counting):
+    """Something happens when row ``number`` of batch ``data_step`` is read."""
+
+    def __init__(self, what, data_step=2, number=1):
+        super().__init__(num_rows=4)
+        self.what, self.at = what, (data_step, number)
+
+    def row(self, data_step, number):
+        if (data_step, number) == self.at:
+            getattr(self, self.what)()
+        return super().row(data_step, number)
+
+    def config_error(self):
+        raise ConfigError('record bad.wav: mend it')
+
+    def audio_error(self):
+        raise AudioError('record bad.wav: truncated')
+
+    def defect(self):
+        error = KeyError('caption')
+        error.add_note('record bad.wav')
+        raise error
+
+    def exit_code(self):
+        os._exit(3)
+
+    def killed(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def crash(self):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def hang(self):
+        time.sleep(600)
+
+
+class Telling(Counting):
+    """Rows that tell about the process that makes them."""
+
+    def row(self, data_step, number):
+        return {
+            'process': np.int64(os.getpid()),
+            'threads': np.int32(threading.active_count()),
+            'has_jax': np.bool_('jax' in sys.modules),
+            'has_main': np.bool_(hasattr(sys.modules['__main__'], '__file__')),
+            'blas_threads': np.int32(os.environ['OPENBLAS_NUM_THREADS']),
+        }
