@@ -3,6 +3,7 @@
 import contextlib
 import io
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import BinaryIO
 
 import av
@@ -90,7 +91,8 @@ def _read_by_ffmpeg(
                 raise AudioError(f'{name} has no audio stream.')
             stream = container.streams.audio[0]
             rate = stream.rate
-            if start > _EARLIER:
+            # Elsewhere times are rounded, in WebM to 1 ms: samples are counted from the start.
+            if start > _EARLIER and stream.time_base == Fraction(1, rate):
                 container.seek(int((start - _EARLIER) / stream.time_base), stream=stream)
             first, last = round(start * rate), None
             if seconds is not None:
@@ -109,11 +111,11 @@ def _read_by_ffmpeg(
 def _pieces(container, stream, first: int, last: int | None) -> Iterator[np.ndarray]:
     """int16 mono of the frames between two samples, by the frames' own times."""
     planar = av.AudioResampler(format='fltp', layout=stream.layout, rate=stream.rate)
-    at = None
+    at = None if stream.time_base == Fraction(1, stream.rate) else 0
     for decoded in container.decode(stream):
         for frame in planar.resample(decoded):
             if at is None:
-                at = round(float(frame.pts * frame.time_base) * stream.rate) if frame.pts else 0
+                at = _position(frame, stream)
             x = frame.to_ndarray().mean(axis=0)
             begin = max(0, first - at)
             end = len(x) if last is None else min(len(x), last - at)
@@ -122,3 +124,8 @@ def _pieces(container, stream, first: int, last: int | None) -> Iterator[np.ndar
                 yield decode.to_pcm16(np.clip(x[begin:end], -1.0, 1.0))
         if last is not None and at is not None and at >= last:
             return
+
+
+def _position(frame, stream) -> int:
+    """Samples from the start of the recording to a frame."""
+    return round((frame.pts or 0) * frame.time_base * stream.rate) - (stream.start_time or 0)

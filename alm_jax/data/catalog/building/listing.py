@@ -73,6 +73,7 @@ def list_items(
       ConfigError: what the declaration says of damaged tables; an id that occurs twice; a split
         that does not exist.
     """
+    _stamp.cache_clear()
     listing = Listing(collections.Counter(), collections.Counter(), {}, {})
     runs: dict[str, _Runs] = {}
     seen = set()

@@ -9,7 +9,7 @@ from alm_jax.audio.resample import resample
 LOWEST_LUFS = -70.0  # the absolute gate of BS.1770: what is below is not measured
 LOWEST_DB = -96.0  # below one step of 16 bits
 _BLOCK = 0.4  # seconds, of BS.1770
-_LOWEST_RATE = 8000  # Hz; the weighting filters need their corners below half of the rate
+_LOWEST_RATE = 16_000  # Hz; the weighting filters bend where their corners near half of the rate
 _FRAME = 0.02  # seconds
 _SILENT_DB = -60.0
 
