@@ -4,13 +4,7 @@ import io
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import colormaps, image
 from matplotlib.figure import Figure
-
-from alm_jax.audio import decode, log_mel, presets, resample
-
-_FRONT_END = presets.PRESETS['whisper_80']  # for looking at, whatever the model hears
-_SPECTROGRAM_HEIGHT = 2  # pixels a mel band
 
 
 def curve(
@@ -44,19 +38,6 @@ def matrix(
     axes.set_ylabel(names['row'])
     figure.colorbar(drawn, ax=axes, shrink=0.6, label=names['value'])
     return _png(figure)
-
-
-def spectrogram(waveform: np.ndarray, rate: int) -> bytes:
-    """A bare log-mel spectrogram of an int16 clip [n], 80 bands up to 8 kHz, time to the right."""
-    samples = decode.from_pcm16(resample.resample(waveform, rate, _FRONT_END.sampling_rate))
-    mel = log_mel.log_mel(samples[None], _FRONT_END)[0].T[::-1]
-    low, high = mel.min(), mel.max()
-    levels = (mel - low) / max(high - low, 1e-6)
-    pixels = (colormaps['magma'](levels)[..., :3] * 255).astype(np.uint8)
-    every = max(1, pixels.shape[1] // 400)
-    buffer = io.BytesIO()
-    image.imsave(buffer, pixels[:, ::every].repeat(_SPECTROGRAM_HEIGHT, axis=0), format='png')
-    return buffer.getvalue()
 
 
 def _short(text: str, length: int = 32) -> str:

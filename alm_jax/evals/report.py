@@ -9,7 +9,6 @@ to and to look at, and the config. The page needs no network and no other file.
 import base64
 import html
 import importlib.resources
-import io
 import json
 import os
 import pathlib
@@ -18,11 +17,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import soundfile
 from absl import flags
 
 from alm_jax import config as config_lib
-from alm_jax.audio import decode, resample
+from alm_jax.audio import illustrations
 from alm_jax.config import ConfigError
 from alm_jax.evals import pictures, records
 from alm_jax.evals import result as result_lib
@@ -37,8 +35,6 @@ HEADLINES = {
 }
 _CURVES = 9
 _CLIP_SECONDS = 6.0  # what is heard and seen of a clip
-_AUDIO_RATE = 22050  # Hz
-_HEADROOM = 0.7  # a lossy codec overshoots the peaks of its input
 _SOUND_BYTES = 9_000_000  # of all clips and their spectrograms, so that the page stays under 15 MB
 _STEPS_SHOWN = 12
 
@@ -257,7 +253,8 @@ def _card(rank: int, result: Mapping, read, budget: _Budget) -> str:
     sound = '<p class="note">The recording is not on this machine any more.</p>'
     if read is not None:
         waveform, rate = read(result['id'])
-        drawn, heard = pictures.spectrogram(waveform, rate), _mp3(waveform, rate)
+        drawn = illustrations.spectrogram(waveform, rate)
+        heard = illustrations.mp3(waveform, rate)
         sound = '<p class="note">Left out: the page would be too large.</p>'
         if budget.take((len(drawn) + len(heard)) * 4 // 3):
             image = _picture(drawn, f'Spectrogram of {result["caption"]}')
@@ -272,14 +269,6 @@ def _card(rank: int, result: Mapping, read, budget: _Budget) -> str:
         f'{result["score"]:.3f}</span>{sound}'
         f'<div class="note">{_text(_file_name(result["id"]))}</div></div>'
     )
-
-
-def _mp3(waveform: np.ndarray, rate: int) -> bytes:
-    """An int16 clip as MP3: the one compressed format that every browser and phone plays."""
-    samples = resample.resample(decode.from_pcm16(waveform), rate, _AUDIO_RATE)
-    buffer = io.BytesIO()
-    soundfile.write(buffer, _HEADROOM * samples, _AUDIO_RATE, format='MP3')
-    return buffer.getvalue()
 
 
 def _files(workdir: pathlib.Path, *names: str) -> str:
