@@ -16,6 +16,7 @@ RUNTIME = [
     'optax>=0.2.5',
     'orbax-checkpoint>=0.11',
     'pyarrow>=17',
+    'pyloudnorm>=0.2',
     'pyyaml>=6.0.2',
     'safetensors>=0.5',
     'soundfile>=0.13',
@@ -36,6 +37,7 @@ NOTEBOOKS = ['nbformat>=5.10', 'nbclient>=0.10', 'ipykernel>=6.29']
 DEV = [
     'hypothesis>=6.100',
     'import-linter>=2.1',
+    'psutil>=6.0',
     'pytest>=8.2',
     'pytest-xdist>=3.6',
     'ruff>=0.8',
@@ -53,6 +55,7 @@ setup(
     extras_require={
         'tpu': ['libtpu==0.0.42.*'],
         'cuda': ['jax-cuda12-plugin', 'jax-cuda12-pjrt'],
+        'beam': ['apache-beam>=2.70'],  # pins an older protobuf: an environment of its own
         'interop-tests': INTEROP_TESTS,
         'notebooks': NOTEBOOKS,
         'dev': DEV,
