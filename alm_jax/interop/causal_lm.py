@@ -1,0 +1,85 @@
+"""What a user does with a language model that was read from a folder: let it continue a text."""
+
+import functools
+from collections.abc import Sequence
+
+import numpy as np
+import tokenizers
+
+from alm_jax.config import ConfigError
+from alm_jax.decoding import greedy
+from alm_jax.interop import tensor_files
+from alm_jax.interop.family import Pretrained
+
+PROMPT_STEP = 32  # prompts are padded to a multiple of this, so that few lengths are compiled
+
+
+class CausalLm(Pretrained):
+    """A decoder with the tokenizer.json beside it.
+
+    Calling it: (token_ids_bt, token_mask_bt) -> 'embeddings', 'hidden', 'tokens', 'logits'; see
+    ``models.text.decoder.Decoder``.
+    """
+
+    @functools.cached_property
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """Of the folder. Raises ConfigError when there is none."""
+        file = self.folder / 'tokenizer.json'
+        if not file.is_file():
+            raise ConfigError(f'{self.folder} has no tokenizer.json; give token ids.')
+        try:
+            return tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises bare Exception
+            raise ConfigError(f'{file} is not a tokenizer.json: {error}.') from error
+
+    @functools.cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """eos_token_id of generation_config.json, else of config.json: one or several."""
+        stops = None
+        if (self.folder / 'generation_config.json').is_file():
+            stops = tensor_files.read_config(self.folder, 'generation_config.json').get(
+                'eos_token_id'
+            )
+        stops = self.config.get('eos_token_id') if stops is None else stops
+        return tuple(stops) if isinstance(stops, list) else () if stops is None else (stops,)
+
+    def generate(self, prompts: str | Sequence[str], *, max_tokens: int = 64) -> list[str]:
+        """Continues each prompt greedily, as plain text: no chat template is applied.
+
+        Args:
+          prompts: one text or several. What the tokenizer adds by itself (Llama's <s>) is added.
+          max_tokens: at most so many; a stop token ends a text earlier.
+
+        Returns:
+          The continuations without their prompts and without special tokens.
+
+        Raises:
+          ConfigError: no tokenizer.json, or an empty prompt.
+        """
+        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        ids = [encoding.ids for encoding in self.tokenizer.encode_batch(prompts)]
+        return self.tokenizer.decode_batch(self.generate_ids(ids, max_tokens=max_tokens))
+
+    def generate_ids(
+        self, prompts: Sequence[Sequence[int]], *, max_tokens: int = 64
+    ) -> list[list[int]]:
+        """``generate`` from and to token ids; the stop token is left out.
+
+        Raises:
+          ConfigError: an empty prompt.
+        """
+        if not prompts:
+            return []
+        if not all(prompts):
+            raise ConfigError('A prompt without tokens cannot be continued.')
+        longest = max(len(prompt) for prompt in prompts)
+        ids = np.zeros((len(prompts), -(-longest // PROMPT_STEP) * PROMPT_STEP), np.int32)
+        mask = np.zeros(ids.shape, bool)
+        for row, prompt in enumerate(prompts):
+            ids[row, : len(prompt)] = prompt
+            mask[row, : len(prompt)] = True
+        tokens, count = greedy.continue_prompt(
+            self.module, self.params, ids, mask, max_tokens=max_tokens, stop_ids=self.stop_ids
+        )
+        tokens = np.asarray(tokens)
+        return [tokens[row, :length].tolist() for row, length in enumerate(np.asarray(count))]
