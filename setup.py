@@ -19,6 +19,7 @@ RUNTIME = [
     'pyloudnorm>=0.2',
     'pyyaml>=6.0.2',
     'safetensors>=0.5',
+    'scipy>=1.13',
     'soundfile>=0.13',
     'soxr>=0.5',
     'tensorboardX>=2.6',
@@ -31,7 +32,6 @@ INTEROP_TESTS = [
     'transformers>=5.0',
     'librosa>=0.11',
     'scikit-learn>=1.5',
-    'scipy>=1.13',
 ]
 NOTEBOOKS = ['nbformat>=5.10', 'nbclient>=0.10', 'ipykernel>=6.29']
 DEV = [

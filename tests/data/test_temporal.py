@@ -92,6 +92,8 @@ def test_misordered(caption, false):
         'A man talks and then he laughs',
         'A dog barks, then a dog barks again',
         'A woman speaks, then a woman talks loudly',  # said of one thing in two ways
+        'A dog barks, then a large brown dog barks at somebody far away',
+        'A man talks, then a dog barks at him',
         'A bell rings after a pause',
         'A dog barks one after another',
         'A dog barks then silence',

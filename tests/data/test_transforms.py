@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from alm_jax.audio import decode
 from alm_jax.audio.decode import AudioError
-from alm_jax.data import record, row_audio, temporal, transforms
+from alm_jax.data import record, row_audio, row_keys, temporal, transforms
 
 RATE, WINDOW = 16_000, 32_000
 to_window = transforms.ToWindow(RATE, WINDOW, overlay=0.5)
@@ -225,6 +225,16 @@ def test_noise_does_not_change_what_else_the_key_chooses(files):
         assert not np.array_equal(plain['pcm'], noisy['pcm'])
         correlation = np.corrcoef(plain['pcm'], noisy['pcm'])[0, 1]
         assert correlation > 0.8  # the same place of the tone: 5 dB at the worst
+
+
+def test_purposes_draw_apart():
+    def first(key, purpose):
+        return int(row_keys.generator(key, purpose).integers(2**63))
+
+    for key in (0, 1, 2**64 - 1):
+        drawn = [first(key, purpose) for purpose in row_keys.Purpose]
+        assert len(set(drawn)) == len(row_keys.Purpose)
+        assert drawn == [first(np.uint64(key), purpose) for purpose in row_keys.Purpose]
 
 
 def test_gain_stays_in_its_range():
