@@ -16,7 +16,7 @@ _HEADROOM = 0.7  # a lossy codec overshoots the peaks of its input
 
 
 def spectrogram(waveform: np.ndarray, rate: int) -> bytes:
-    """A bare log-mel spectrogram of an int16 clip [n], as PNG: 80 bands to 8 kHz, time to the right."""
+    """A bare log-mel spectrogram of an int16 clip [n] as PNG: 80 bands up to 8 kHz."""
     samples = decode.from_pcm16(resample.resample(waveform, rate, _FRONT_END.sampling_rate))
     mel = log_mel.log_mel(samples[None], _FRONT_END)[0].T[::-1]
     low, high = mel.min(), mel.max()

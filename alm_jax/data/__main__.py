@@ -9,6 +9,7 @@ NAME is what config.data.train takes: 'packaged_sounds/tiny:train', 'folder:my?c
 'tars:shards/*.tar' and so on. No command builds a model or touches an accelerator.
 """
 
+import contextlib
 import pathlib
 from collections.abc import Sequence
 
@@ -56,7 +57,45 @@ def leaks(names: Sequence[str]) -> None:
     print(f'\nblocklist: {out} ({len(found.blocked)} ids)\nreport: {hygiene.report_path(out)}')
 
 
-_COMMANDS = {'leaks': leaks}
+def inspect(names: Sequence[str]) -> None:
+    """See the head of this file."""
+    from alm_jax.data.inspection import page
+
+    if len(names) != 1:
+        raise ConfigError('inspect takes one dataset: inspect packaged_sounds/tiny:train.')
+    parts = _parts(names[0], location.data_dir(_DATA_DIR.value))
+    out = pathlib.Path(_OUT.value or 'page.html')
+    print(
+        'page:',
+        page.write(
+            parts,
+            out,
+            title=names[0],
+            examples=_N.value,
+            seed=_SEED.value,
+            workers=_WORKERS.value,
+        ),
+    )
+
+
+def _parts(name: str, data_dir: pathlib.Path) -> list[sources.Source]:
+    """The source of a name, or of every split that is there when it names none."""
+    try:
+        return [sources.open_source(name, data_dir)]
+    except ConfigError as error:
+        if ':' in name:
+            raise
+        found = []
+        for split in _SPLITS:
+            with contextlib.suppress(ConfigError):
+                found.append(sources.open_source(f'{name}:{split}', data_dir))
+        if not found:
+            raise error from None
+        return found
+
+
+_SPLITS = ('train', 'validation', 'test')
+_COMMANDS = {'leaks': leaks, 'inspect': inspect}
 
 
 def main(argv: Sequence[str]) -> None:

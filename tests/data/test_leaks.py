@@ -150,25 +150,8 @@ def test_candidates_lose_no_copy_that_comparing_all_pairs_finds(clips):
     every = fingerprint.near_duplicates(changed, originals)
     own = {(match.query, match.reference) for match in every if match.query == match.reference}
     assert len(own) > 50
-    found = copies.find(_Held(changed), _Held(originals), workers=0)
+    found = copies.find(pictures.Held(changed), pictures.Held(originals), workers=0)
     assert len(own & {(match.query, match.reference) for match in found}) >= 0.97 * len(own)
-
-
-class _Held(pictures.Pictures):
-    """Pictures in memory."""
-
-    def __init__(self, held):
-        made = [pictures.patches_of(levels) for levels in held]
-        self.patches = np.concatenate([vectors for vectors, _ in made])
-        self.owner = np.repeat(np.arange(len(held)), [len(at) for _, at in made])
-        self.frame = np.array([frame for _, at in made for frame in at])
-        self._held = held
-
-    def __len__(self):
-        return len(self._held)
-
-    def __getitem__(self, i):
-        return self._held[i]
 
 
 def test_inverted_lists_find_what_is_near_among_many():

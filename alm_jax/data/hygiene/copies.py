@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 from alm_jax.data.hygiene import fingerprint, neighbours
-from alm_jax.data.hygiene.pictures import Pictures
+from alm_jax.data.hygiene.pictures import Held, Pictures
 from alm_jax.data.hygiene.workers import in_order
 
 _LEAST_COSINE = 0.65  # of two patches
@@ -23,7 +23,7 @@ _KEPT = 512  # clips whose changes a process holds, about 40 MB of 10 s clips
 
 
 def find(
-    queries: Pictures, references: Pictures | None = None, workers: int = 2
+    queries: Pictures | Held, references: Pictures | Held | None = None, workers: int = 2
 ) -> list[fingerprint.Match]:
     """Every pair of clips that hold the same recording; sorted by query, then reference.
 
@@ -48,7 +48,7 @@ def find(
     return [fingerprint.Match(*key, value) for key, value in sorted(best.items())]
 
 
-def candidates(queries: Pictures, references: Pictures | None) -> np.ndarray:
+def candidates(queries: Pictures | Held, references: Pictures | Held | None) -> np.ndarray:
     """int64 [n, 3]: (query, reference, lag in frames) of clips with patches that look alike."""
     other = queries if references is None else references
     lists = neighbours.InvertedLists(other.patches)
@@ -81,7 +81,9 @@ def _first_lags(rows: np.ndarray) -> np.ndarray:
     return rows[np.lexsort(rows.T[::-1])]
 
 
-def _compare(queries: Pictures, other: Pictures, pairs: np.ndarray) -> list[fingerprint.Match]:
+def _compare(
+    queries: Pictures | Held, other: Pictures | Held, pairs: np.ndarray
+) -> list[fingerprint.Match]:
     changes = functools.lru_cache(_KEPT)(lambda j: fingerprint.changes(other[j]))
     found, last, mine = [], -1, np.zeros((0, 32), np.float32)
     for i, j, lag in pairs.tolist():

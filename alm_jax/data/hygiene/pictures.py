@@ -14,7 +14,7 @@ import json
 import os
 import pathlib
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import soundfile
@@ -36,8 +36,30 @@ _INT8 = 127.0  # a component of 1
 _ROWS_A_PART = 1 << 18
 
 
+class Held:
+    """Pictures in memory, with the patches by which candidates are found.
+
+    Attributes:
+      patches, owner, frame: see ``Pictures``.
+    """
+
+    def __init__(self, pictures: Sequence[np.ndarray]):
+        made = [patches_of(levels) for levels in pictures]
+        self._pictures = pictures
+        self.patches = np.concatenate([np.zeros((0, DIMENSIONS), np.int8), *(v for v, _ in made)])
+        self.owner = np.repeat(np.arange(len(made)), [len(frames) for _, frames in made])
+        self.frame = np.array([frame for _, frames in made for frame in frames], np.int64)
+
+    def __len__(self) -> int:
+        return len(self._pictures)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """uint8 [frames, 32]."""
+        return self._pictures[i]
+
+
 class Pictures:
-    """The pictures and patches of a source, by the numbers of its records.
+    """The pictures and patches of a source, kept on disk, by the numbers of its records.
 
     Attributes:
       patches: int8 [p, DIMENSIONS], 127 times unit vectors.

@@ -92,7 +92,7 @@ def without_name(source) -> int:
 def _own(source) -> Iterator[np.ndarray]:
     """The hashes of the source's records, a stretch at a time."""
     for hashes, rows in _parts(source.index):
-        yield hashes[_belongs(source, rows)]
+        yield hashes[belongs(source, rows)]
 
 
 def _parts(index) -> Iterator[tuple[np.ndarray, range]]:
@@ -100,7 +100,7 @@ def _parts(index) -> Iterator[tuple[np.ndarray, range]]:
         yield batch.column(0).to_numpy(), range(start, start + batch.num_rows)
 
 
-def _belongs(source, rows: range) -> np.ndarray | slice:
+def belongs(source, rows: range) -> np.ndarray | slice:
     """Which of some rows of the index belong to the source, whose rows rise."""
     if source.rows is None:
         return slice(None)

@@ -1,0 +1,1 @@
+"""One page about a dataset: ``python -m alm_jax.data inspect NAME --out page.html``."""
