@@ -82,6 +82,19 @@ def _plural_word(word: str) -> str:
     return word + ('es' if re.search(r'(s|x|z|ch|sh)$', word) else 's')
 
 
+def third_person(verb: str) -> str:
+    """'cry' -> 'cries'."""
+    return _plural_word(verb)
+
+
+def gerund(verb: str) -> str:
+    """'run' -> 'running', of verbs of one syllable that end in one vowel and one consonant."""
+    if re.search(r'[^eo]e$', verb):
+        return verb[:-1] + 'ing'
+    doubles = re.fullmatch(r'[^aeiou]*[aeiou][bdgklmnprt]', verb)
+    return verb + (verb[-1] if doubles else '') + 'ing'
+
+
 def listed(items: Sequence[str]) -> str:
     """'a, b and c'."""
     *before, last = items

@@ -41,6 +41,18 @@ NOUNS: dict[str, tuple[str, ...]] = {
     'voice': ('applause', 'laughter', 'singing', 'speech'),
     'music': ('music',),
 }
+# What they typically do, so that a noun that takes another's place does not do the other's thing:
+# by noun, else by class.
+_DOINGS = (
+    'bird chirp,cat meow,chicken cluck,cow moo,cricket chirp,crow caw,dog bark,donkey bray,'
+    'duck quack,elephant trumpet,frog croak,goat bleat,goose honk,horse neigh,insect buzz,'
+    'kitten meow,lion roar,monkey screech,owl hoot,pig grunt,pigeon coo,puppy yap,rooster crow,'
+    'seagull squawk,sheep bleat,snake hiss,turkey gobble,wolf howl,baby cry,infant cry,hail fall,'
+    'rain fall,thunder rumble,wind blow,bell ring,buzzer buzz,doorbell ring,horn honk,siren wail,'
+    'telephone ring,whistle blow,person speak,vehicle pass,instrument play,machine run,'
+    'signal sound,fixture rattle,voice sound,music play'
+)
+DOING = dict(doing.split(' ', 1) for doing in _DOINGS.split(','))
 # Of these, the ones that have neither an article nor a plural.
 MASS = frozenset(noun for name in ('weather', 'voice', 'music') for noun in NOUNS[name])
 # Names of a whole group, that others of their class belong to.
@@ -78,15 +90,15 @@ _SYNONYMS = {
 CANONICAL = {word: one for one, words in _SYNONYMS.items() for word in words.split(',')}
 VERBS = _words(
     'accelerate applaud approach bang bark beat beep blare bleat blow boil bounce break buzz '
-    'cackle call chant chat chatter cheer chime chirp chop chuckle clang clank clap clatter '
+    'bray cackle call caw chant chat chatter cheer chime chirp chop chuckle clang clank clap clatter '
     'click clink close cluck converse coo cough crack crackle crash creak croak crow cry '
-    'ding discuss drip drive drone drum echo fall fire flow flush fly fry giggle grind groan '
+    'ding discuss drip drive drone drum echo fall fire flow flush fly fry giggle gobble grind groan '
     'growl grunt gurgle hammer hiss holler honk hoot howl hum idle jingle knock land laugh '
     'meow moan moo neigh narrate open pant pass perform play pop pour purr quack rattle read '
     'rev '
     'ring roar rumble run rush rustle say scrape scratch scream screech shatter shout sing '
     'sizzle slam slide snap sneeze sniff snore sob sound speak splash spray squawk squeak '
-    'squeal start stop strum swish swoosh talk tap thud thump tick toot trickle tweet type '
+    'squeal start stop strum swish swoosh talk tap thud thump tick toot trickle trumpet tweet type '
     'vibrate wail walk weep whimper whine whinny whir whisper whistle whoosh woof work yap yell'
 )
 # Words that may follow a noun which is the head of its phrase, beside verbs.

@@ -38,10 +38,13 @@ def other_nouns(
     """Captions with one noun replaced, or two exchanged. See ``hard_negatives``."""
     forms = _forms(tuple((name, tuple(nouns)) for name, nouns in pool.items()))
     found = [noun for noun in _find(words, forms) if _is_replaceable(words, noun)]
+    classes = {form.noun: lexicon.DOING.get(form.class_name, '') for form in forms.values()}
     for noun in found:
         others = _others(noun.form, pool, true_words)
         for i in rng.permutation(len(others))[:_REPLACEMENTS].tolist():
-            yield replaced(caption, (*_span(words, noun), _in_number(others[i], noun.form.number)))
+            other = _in_number(others[i], noun.form.number)
+            doing = _doing(words, noun, lexicon.DOING.get(others[i], classes.get(others[i], '')))
+            yield replaced(caption, (*_span(words, noun), other), *doing)
     for one, other in itertools.combinations(found, 2):
         if _are_exchangeable(words, one, other):
             a, b = _span(words, one), _span(words, other)
@@ -129,6 +132,28 @@ def _others(form: _Form, pool: Pool, true_words: frozenset[str]) -> list[str]:
 
 def _in_number(noun: str, number: str) -> str:
     return english.plural(noun) if number == _PLURAL else noun
+
+
+def _doing(words: list[Word], noun: _Found, verb: str) -> list[tuple[int, int, str]]:
+    """The change that has the noun do ``verb``: 'barks', 'barking' or 'is barking' becomes it.
+
+    None where ``verb`` is '', or where what follows the noun is no verb that is known.
+    """
+    i = noun.last + 1
+    if verb and following(words, noun.last) in ('is', 'are'):
+        i += following(words, i) != ''
+    if not verb or not following(words, noun.last) or not temporal.stem(words[i].text, ''):
+        return []
+    text, start, stop, _ = words[i]
+    if text.endswith('ing') and text not in lexicon.VERBS:
+        form = english.gerund(verb)
+    elif text in lexicon.VERBS:
+        form = verb
+    elif text.endswith('s'):
+        form = english.third_person(verb)
+    else:
+        return []
+    return [(start, stop, form)]
 
 
 def _are_exchangeable(words: list[Word], one: _Found, other: _Found) -> bool:

@@ -55,6 +55,28 @@ def test_plurals(one, many):
     assert english.plural(one) == many
 
 
+@pytest.mark.parametrize(
+    ('verb', 'third', 'gerund'),
+    [
+        ('bark', 'barks', 'barking'),
+        ('cry', 'cries', 'crying'),
+        ('hiss', 'hisses', 'hissing'),
+        ('run', 'runs', 'running'),
+        ('screech', 'screeches', 'screeching'),
+        ('wail', 'wails', 'wailing'),
+        ('rattle', 'rattles', 'rattling'),
+        ('blow', 'blows', 'blowing'),
+        ('play', 'plays', 'playing'),
+        ('yap', 'yaps', 'yapping'),
+        ('moo', 'moos', 'mooing'),
+        ('bleat', 'bleats', 'bleating'),
+    ],
+)
+def test_verbs(verb, third, gerund):
+    assert english.third_person(verb) == third
+    assert english.gerund(verb) == gerund
+
+
 def test_lists():
     assert english.listed(['rain']) == 'rain'
     assert english.listed(['rain', 'wind']) == 'rain and wind'
