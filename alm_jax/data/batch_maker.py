@@ -9,13 +9,13 @@ import numpy as np
 
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError
-from alm_jax.data import plan
+from alm_jax.data import batch_text, plan
 from alm_jax.data.bad_records import BadRecord
+from alm_jax.data.batch_text import Tokenizer
 from alm_jax.data.captions import TextError
 from alm_jax.data.sources import Source
 from alm_jax.data.workers import Made
 
-Tokenizer = Callable[..., dict[str, np.ndarray]]
 _READS = 3  # of a record that the system cannot read, before the run ends
 _WAIT = 0.2  # seconds before the second, five times as long before each further one
 _SUBSTITUTES = 50  # bad records after one another in one slot, before the run ends
@@ -27,9 +27,11 @@ class BatchMaker:
 
     Attributes:
       sources, mixture: of the plan; ``noises`` and ``impulses`` too, where the mixture draws any.
-      transform: (records, key) -> {name: array} with a 'caption'.
+      transform: (records, key, window_samples=...) -> {name: array} with a 'caption'.
+      window_samples: of each window of the plan.
       tokenizer: (captions, lengths) -> {'token_ids', 'token_mask'}.
       text_length: tokens.
+      negatives: hard negatives that a row has places for.
       seed, batch_size: of the run.
       rows: those of the global batch that belong to this host.
       on_bad: whether a record that cannot be used is skipped or ends the run ('fail').
@@ -38,12 +40,14 @@ class BatchMaker:
     sources: Sequence[Source]
     mixture: plan.Mixture
     transform: Callable[..., dict[str, Any]]
+    window_samples: tuple[int, ...]
     tokenizer: Tokenizer
     text_length: int
     seed: int
     batch_size: int
     rows: slice
     on_bad: str = 'fail'
+    negatives: int = 0
     noises: Source | None = None
     impulses: Source | None = None
 
@@ -77,7 +81,8 @@ class BatchMaker:
         made = Made()
         for number in numbers:
             made.rows.append(self._row(planned[number], data_step, number, made, reading))
-        return self._tokenised(made)
+        batch_text.tokenise(made.rows, self.tokenizer, self.text_length, self.negatives)
+        return made
 
     def names(self, data_step: int, number: int, attempt: int = 0) -> str:
         """The records of a row, for messages."""
@@ -93,8 +98,8 @@ class BatchMaker:
             made.read += len(row.records)
             try:
                 return self._transformed(row)
-            except (AudioError, TextError) as error:  # content; an OSError was retried and is fatal
-                if self.on_bad == 'fail' or isinstance(error, OSError):
+            except (AudioError, TextError) as error:
+                if self.on_bad == 'fail' or _is_of_the_system(error):  # the latter was retried
                     raise ConfigError(f'record {self._names(row)}: {error}') from error
                 made.bad.append(self._bad(row, data_step, error))
             except (ConfigError, OSError) as error:
@@ -118,21 +123,13 @@ class BatchMaker:
                     extra['noise'] = self.noises.read(row.noise)
                 if row.impulse is not None:
                     extra['impulse_response'] = self.impulses.read(row.impulse)
-                return self.transform(examples, row.key, **extra)
-            except OSError:
-                if attempt + 1 == _READS:
+                window_samples = self.window_samples[row.window]
+                return self.transform(examples, row.key, window_samples=window_samples, **extra)
+            except (AudioError, OSError) as error:
+                if attempt + 1 == _READS or not _is_of_the_system(error):
                     raise
                 time.sleep(_WAIT * 5**attempt)
         raise AssertionError
-
-    def _tokenised(self, made: Made) -> Made:
-        """Texts to tokens; other strings of the rows are for tasks that ask for them."""
-        captions = [row.pop('caption') for row in made.rows]
-        if captions:
-            for name, array in self.tokenizer(captions, (self.text_length,)).items():
-                for row, value in zip(made.rows, array):
-                    row[name] = value
-        return made
 
     def _bad(self, row: plan.Row, data_step: int, error: Exception) -> BadRecord:
         dataset = self.sources[row.records[0][0]]
@@ -146,6 +143,13 @@ class BatchMaker:
         if row.impulse is not None and self.impulses is not None:
             names.append(f'impulse response {self.impulses.id(row.impulse)!r}')
         return ', '.join(names)
+
+
+def _is_of_the_system(error: BaseException | None) -> bool:
+    """Whether a failing read is behind it, which says nothing about the content of a record."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__
+    return error is not None
 
 
 def stacked(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:

@@ -9,10 +9,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from alm_jax.config import ConfigError, did_you_mean
-from alm_jax.data import batch_maker, location, plan, pools, sources, transforms, workers
+from alm_jax.data import batch_maker, location, packing, plan, pools, sources, transforms, workers
 from alm_jax.data.bad_records import POLICIES, BadRecord, BadRecords
-from alm_jax.data.batch_maker import BatchMaker, Tokenizer
+from alm_jax.data.batch_maker import BatchMaker
+from alm_jax.data.batch_text import Tokenizer
 
+_SEGMENT_ARRAYS = ('segment_start', 'segment_samples')
 _NEVER_ENDS = 2**40  # grain's range needs an end
 
 
@@ -25,20 +27,51 @@ class ArraySpec:
 
 
 def batch_spec(config: ConfigDict, *, window_samples: int) -> dict[str, ArraySpec]:
-    """The arrays of a global batch.
+    """The arrays of a global batch of one window length.
 
     A batch has one text length, the longest of config.text.lengths: which shorter one would do
     depends on the captions of all hosts, and of 64 captions the longest nearly always needs it.
     """
-    rows, length = config.batch_size, max(config.text.lengths)
+    rows, data = config.batch_size, config.data
+    segments = (packing.MAX_CLIPS,) * bool(data.pack)
+    negatives = data.text.hard_negatives
+
+    def integers(*shape: int) -> ArraySpec:
+        return ArraySpec((rows, *shape), np.dtype(np.int32))
+
+    def tokens(prefix: str, *shape: int) -> dict[str, ArraySpec]:
+        shape = (*shape, max(config.text.lengths))
+        mask = ArraySpec((rows, *shape), np.dtype(np.bool_))
+        return {f'{prefix}token_ids': integers(*shape), f'{prefix}token_mask': mask}
+
     return {
         'pcm': ArraySpec((rows, window_samples), np.dtype(np.int16)),
-        'num_samples': ArraySpec((rows,), np.dtype(np.int32)),
-        'token_ids': ArraySpec((rows, length), np.dtype(np.int32)),
-        'token_mask': ArraySpec((rows, length), np.dtype(np.bool_)),
-        'audio_group': ArraySpec((rows,), np.dtype(np.int32)),
-        'text_group': ArraySpec((rows,), np.dtype(np.int32)),
+        'num_samples': integers(),
+        'audio_group': integers(*segments),
+        'text_group': integers(*segments),
+        **tokens('', *segments),
+        **(tokens('negative_', *segments, negatives) if negatives else {}),
+        **(tokens('prompt_') if data.text.instruction else {}),
+        **(
+            {n: integers(*segments) for n in ('segment_start', 'segment_samples')}
+            if segments
+            else {}
+        ),
     }
+
+
+def batch_specs(
+    config: ConfigDict, *, sampling_rate: int, window_samples: int
+) -> list[dict[str, ArraySpec]]:
+    """The arrays of every kind of batch that will come, one a window length."""
+    lengths = window_lengths(config, sampling_rate, window_samples)
+    return [batch_spec(config, window_samples=length) for length in lengths]
+
+
+def window_lengths(config: ConfigDict, sampling_rate: int, window_samples: int) -> tuple[int, ...]:
+    """Samples of each window of the plan: config.data.buckets, else ``window_samples`` alone."""
+    seconds = tuple(config.data.buckets)
+    return tuple(round(s * sampling_rate) for s in seconds) or (window_samples,)
 
 
 def open_mixture(config: ConfigDict) -> tuple[list[sources.Source], plan.Mixture]:
@@ -47,6 +80,8 @@ def open_mixture(config: ConfigDict) -> tuple[list[sources.Source], plan.Mixture
     Raises:
       ConfigError: no dataset named, a dataset that cannot be opened, a weight not above zero.
     """
+    if config.data.pack and config.data.scenes.share:
+        raise ConfigError('config.data.pack and config.data.scenes.share exclude each other.')
     entries = [dict(entry) for entry in config.data.train]
     if not entries:
         raise ConfigError("config.data.train is empty; name a dataset: ({'name': ...},).")
@@ -70,8 +105,32 @@ def open_mixture(config: ConfigDict) -> tuple[list[sources.Source], plan.Mixture
         schedule=tuple((step, tuple(later)) for step, later in config.data.schedule),
         scene_share=config.data.scenes.share,
         scene_clips=config.data.scenes.max_clips,
+        noises=_size(open_effect(config, 'noise')),
+        noise_share=config.data.noise.share,
+        impulses=_size(open_effect(config, 'reverb')),
+        impulse_share=config.data.reverb.share,
     )
     return opened, mixture
+
+
+def open_effect(config: ConfigDict, kind: str) -> sources.Source | None:
+    """The recordings of config.data.noise or config.data.reverb, None when no row gets one.
+
+    Raises:
+      ConfigError: a share without a dataset, or out of 0 to 1.
+    """
+    effect = config.data[kind]
+    if not 0 <= effect.share <= 1:
+        raise ConfigError(f'config.data.{kind}.share is {effect.share}; it is 0 to 1.')
+    if not effect.share:
+        return None
+    if not effect.name:
+        raise ConfigError(f'config.data.{kind}.share is {effect.share}, but {kind}.name is empty.')
+    return sources.open_source(effect.name, location.data_dir(config.data.dir))
+
+
+def _size(source: sources.Source | None) -> int:
+    return 0 if source is None else len(source)
 
 
 def windows(config: ConfigDict) -> tuple[float, ...]:
@@ -129,17 +188,16 @@ def batches(
     Args:
       config: see ``alm_jax.config.base``: seed, batch_size, data, text.
       sampling_rate: Hz of the model's front end.
-      window_samples: length of a row.
+      window_samples: length of a row, when config.data.buckets names no others.
       tokenizer: (captions, lengths) -> {'token_ids': int32 [b, t], 'token_mask': bool [b, t]}.
       start_step: the first data_step.
       process_index, process_count: this host among all.
       quarantine: a JSONL file to which records that cannot be used are added; None is none.
 
     Returns:
-      An iterator, to be closed, over {'pcm': int16 [b, n], 'num_samples': int32 [b], 'token_ids',
-      'token_mask', 'audio_group': int32 [b], 'text_group': int32 [b]}, b = batch_size /
-      process_count. Arrays of workers lie in shared memory, which is used again when the last
-      reference to a batch is gone.
+      An iterator, to be closed, over the arrays of ``batch_spec`` with batch_size / process_count
+      rows. Arrays of workers lie in shared memory, which is used again when the last reference to a
+      batch is gone.
 
     Raises:
       ConfigError: a dataset or setting that cannot be used (at once); or, when its batch is due, a
@@ -160,12 +218,16 @@ def batches(
         sources=opened,
         mixture=mixture,
         transform=transforms.build(config, sampling_rate, window_samples),
+        window_samples=window_lengths(config, sampling_rate, window_samples),
         tokenizer=tokenizer,
         text_length=max(config.text.lengths),
         seed=config.seed,
         batch_size=config.batch_size,
         rows=plan.host_rows(config.batch_size, process_index, process_count),
         on_bad=config.data.on_bad,
+        negatives=config.data.text.hard_negatives,
+        noises=open_effect(config, 'noise'),
+        impulses=open_effect(config, 'reverb'),
     )
     bad = BadRecords(config.data.max_bad_share, quarantine)
     if not config.data.workers:

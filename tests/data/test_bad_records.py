@@ -147,6 +147,7 @@ def maker(config, flaky):
         sources=[flaky],
         mixture=mixture,
         transform=loader.transforms.build(config, 16000, 16000),
+        window_samples=(16000,),
         tokenizer=letters,
         text_length=64,
         seed=0,
@@ -171,8 +172,21 @@ def test_what_the_system_cannot_read_is_read_again(config, source, monkeypatch):
     np.testing.assert_array_equal(made.rows[0]['pcm'], expected['pcm'][0])
 
 
+def wrapped(error):
+    """An AudioError that a failing read is behind."""
+    try:
+        raise decode.AudioError('x.tar cannot be read: no.') from error
+    except decode.AudioError as raised:
+        return raised
+
+
 @pytest.mark.parametrize(
-    'error', [OSError(5, 'Input/output error'), decode.UnreadableFile('x.wav cannot be read: no.')]
+    'error',
+    [
+        OSError(5, 'Input/output error'),
+        decode.UnreadableFile('x.wav cannot be read: no.'),
+        wrapped(OSError(5, 'no')),
+    ],
 )
 def test_what_the_system_never_reads_is_fatal_and_not_skipped(config, source, error, monkeypatch):
     monkeypatch.setattr(batch_maker, '_WAIT', 0.001)

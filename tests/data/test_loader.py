@@ -167,6 +167,7 @@ def test_a_batch_maker_is_picklable(config):
         sources=opened,
         mixture=mixture,
         transform=loader.transforms.build(config, RATE, WINDOW),
+        window_samples=(WINDOW,),
         tokenizer=letters,
         text_length=96,
         seed=3,
