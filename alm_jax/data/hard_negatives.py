@@ -35,8 +35,8 @@ def hard_negatives(
 
     order: the events told in another order (``temporal.misordered``); never of events at the same
     time. attribute: an attribute becomes its opposite, a number another number, or two of them
-    change places between two phrases. noun: a noun is replaced by one of another class, with
-    its verb by what that one does (lexicon.DOING), or two change places. What a caption quotes stays.
+    change places between two phrases. noun: a noun is replaced by one of another class, and
+    its verb by what that one does (lexicon.DOING), or two change places. Quotations stay.
 
     Args:
       caption: English.

@@ -89,17 +89,17 @@ _SYNONYMS = {
 }
 CANONICAL = {word: one for one, words in _SYNONYMS.items() for word in words.split(',')}
 VERBS = _words(
-    'accelerate applaud approach bang bark beat beep blare bleat blow boil bounce break buzz '
-    'bray cackle call caw chant chat chatter cheer chime chirp chop chuckle clang clank clap clatter '
-    'click clink close cluck converse coo cough crack crackle crash creak croak crow cry '
-    'ding discuss drip drive drone drum echo fall fire flow flush fly fry giggle gobble grind groan '
-    'growl grunt gurgle hammer hiss holler honk hoot howl hum idle jingle knock land laugh '
-    'meow moan moo neigh narrate open pant pass perform play pop pour purr quack rattle read '
-    'rev '
-    'ring roar rumble run rush rustle say scrape scratch scream screech shatter shout sing '
-    'sizzle slam slide snap sneeze sniff snore sob sound speak splash spray squawk squeak '
-    'squeal start stop strum swish swoosh talk tap thud thump tick toot trickle trumpet tweet type '
-    'vibrate wail walk weep whimper whine whinny whir whisper whistle whoosh woof work yap yell'
+    'accelerate applaud approach bang bark beat beep blare bleat blow boil bounce bray break '
+    'buzz cackle call caw chant chat chatter cheer chime chirp chop chuckle clang clank clap '
+    'clatter click clink close cluck converse coo cough crack crackle crash creak croak crow '
+    'cry ding discuss drip drive drone drum echo fall fire flow flush fly fry giggle gobble '
+    'grind groan growl grunt gurgle hammer hiss holler honk hoot howl hum idle jingle knock '
+    'land laugh meow moan moo narrate neigh open pant pass perform play pop pour purr quack '
+    'rattle read rev ring roar rumble run rush rustle say scrape scratch scream screech shatter '
+    'shout sing sizzle slam slide snap sneeze sniff snore sob sound speak splash spray squawk '
+    'squeak squeal start stop strum swish swoosh talk tap thud thump tick toot trickle trumpet '
+    'tweet type vibrate wail walk weep whimper whine whinny whir whisper whistle whoosh woof '
+    'work yap yell'
 )
 # Words that may follow a noun which is the head of its phrase, beside verbs.
 FUNCTION_WORDS = _words(
