@@ -94,8 +94,22 @@ def _parts(name: str, data_dir: pathlib.Path) -> list[sources.Source]:
         return found
 
 
+def dry_run(names: Sequence[str]) -> None:
+    """See the head of this file."""
+    from alm_jax.data import dry_run as runs
+
+    if names:
+        raise ConfigError(f'dry_run takes a --config and no name, not {names[0]!r}.')
+    config = flags.FLAGS.config
+    if config is None:
+        raise ConfigError('give --config FILE[:args], such as configs/clap/tiny.py.')
+    if _DATA_DIR.value:
+        config.data.dir = _DATA_DIR.value
+    print(runs.dry_run(config, _STEPS.value), end='')
+
+
 _SPLITS = ('train', 'validation', 'test')
-_COMMANDS = {'leaks': leaks, 'inspect': inspect}
+_COMMANDS = {'leaks': leaks, 'inspect': inspect, 'dry_run': dry_run}
 
 
 def main(argv: Sequence[str]) -> None:
