@@ -9,7 +9,6 @@ is read anew.
 
 import functools
 import hashlib
-import io
 import json
 import os
 import pathlib
@@ -17,10 +16,10 @@ import uuid
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import soundfile
 from tqdm import tqdm
 
-from alm_jax.audio.decode import AudioError, to_pcm16
+from alm_jax.audio import decode
+from alm_jax.audio.decode import AudioError
 from alm_jax.data import record
 from alm_jax.data.hygiene import fingerprint
 from alm_jax.data.hygiene.workers import in_order
@@ -135,7 +134,7 @@ def _write_chunk(source, folder: pathlib.Path, start: int) -> int:
     frames, parts, patches, owner, moments, left_out = [], [], [], [], [], []
     for i in range(start, stop):
         try:
-            levels = fingerprint.picture(*_beginning(source.read(i)))
+            levels = fingerprint.picture(*beginning(source.read(i), LONGEST))
         except AudioError as error:
             left_out.append((i, str(error)))
             levels = np.zeros((0, 32), np.uint8)
@@ -157,18 +156,20 @@ def _write_chunk(source, folder: pathlib.Path, start: int) -> int:
     return stop - start
 
 
-def _beginning(fields: Mapping) -> tuple[np.ndarray, int]:
-    """(int16 [n], rate) of a record, of a long one its first ``LONGEST`` seconds."""
+def beginning(fields: Mapping, seconds: float) -> tuple[np.ndarray, int]:
+    """(int16 [n], rate) of the first ``seconds`` of a record as it is stored.
+
+    Raises:
+      AudioError: it cannot be decoded, or its file is truncated.
+    """
     audio = fields['audio']
-    if isinstance(audio, bytes) and fields['duration'] > LONGEST:
-        try:
-            with soundfile.SoundFile(io.BytesIO(audio)) as file:
-                samples = file.read(int(LONGEST * file.samplerate), 'float32', always_2d=True)
-                return to_pcm16(samples.mean(axis=1)), file.samplerate
-        except soundfile.SoundFileError as error:
-            raise AudioError(f'{fields["id"]} cannot be decoded ({error}).') from error
+    if isinstance(audio, bytes) and fields['duration'] > seconds:
+        name = fields['source'] or fields['id']
+        frames = max(1, int(seconds * decode.header(audio, name)[1]))
+        samples, rate = decode.decode_part(audio, name, 0, frames)
+        return decode.to_pcm16(samples), rate
     fields = record.decoded(fields)
-    return fields['audio'][: int(LONGEST * fields['rate'])], fields['rate']
+    return fields['audio'][: int(seconds * fields['rate'])], fields['rate']
 
 
 def patches_of(levels: np.ndarray) -> tuple[np.ndarray, list[int]]:

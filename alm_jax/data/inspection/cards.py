@@ -7,7 +7,7 @@ from typing import Any
 
 from alm_jax.audio import illustrations
 from alm_jax.audio.decode import AudioError
-from alm_jax.data import record
+from alm_jax.data.hygiene import pictures
 
 _SECONDS = 10.0  # of a clip that are heard and seen
 _TEXTS = 5  # captions, turns and times of a card
@@ -33,7 +33,7 @@ class Cards:
         except (AudioError, OSError) as error:
             return f'<div class="card"><p>{text(source.id(number))}</p><p>{text(error)}</p></div>'
         try:
-            sound = self._sound(record.decoded(stored))
+            sound = self._sound(stored)
         except AudioError as error:
             sound = f'<p class="note">{text(error)}</p>'
         parts = [sound, _captions(stored), _turns(stored['turns']), _chips(stored)]
@@ -41,8 +41,7 @@ class Cards:
         return f'<div class="card">{"".join(parts)}{name}</div>'
 
     def _sound(self, fields: Mapping[str, Any]) -> str:
-        rate = fields['rate']
-        shown = fields['audio'][: int(_SECONDS * rate)]
+        shown, rate = pictures.beginning(fields, _SECONDS)
         if not len(shown):
             return '<p class="note">No samples.</p>'
         times = _times(fields['times'], len(shown) / rate)
@@ -53,7 +52,7 @@ class Cards:
             return f'<p class="note">Sound left out: the page would be too large.</p>{times}'
         name = text(fields['id'])
         cut = ''
-        if len(fields['audio']) > len(shown):
+        if fields['duration'] > _SECONDS:
             cut = f'<p class="note">The first {_SECONDS:g} s.</p>'
         return (
             f'{picture(drawn, "Spectrogram of " + fields["id"])}{times}<audio controls '

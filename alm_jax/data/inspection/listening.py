@@ -9,8 +9,6 @@ import numpy as np
 from tqdm import tqdm
 
 from alm_jax.audio.decode import FULL_SCALE, AudioError
-from alm_jax.config import ConfigError
-from alm_jax.data import record
 from alm_jax.data.hygiene import copies, fingerprint, pictures, texts
 from alm_jax.data.hygiene.workers import in_order
 from alm_jax.data.inspection.facts import QUIET_PEAK, SILENT, Suspicion
@@ -139,21 +137,12 @@ def _hear(source, part: int, number: int) -> Heard:
     try:
         stored = source.read(number)
         captions = tuple(stored['captions'])
-        fields = record.decoded(stored)
-        pcm, rate = fields['audio'], fields['rate']
-    except (AudioError, OSError) as error:
-        reason = 'cannot be decoded'
-        return Heard(part, number, wrong=(f'{reason}: {_short(error)}',))
+        pcm, rate = pictures.beginning(stored, _SECONDS)
+    except AudioError as error:
+        return Heard(part, number, wrong=(f'cannot be decoded: {_short(error)}',))
     if not len(pcm):
         return Heard(part, number, captions=captions, wrong=('no samples',))
-    wrong = []
-    index, row = source.index, source.row(number)
-    if index.value('rate', row) != rate:
-        wrong.append('the rate of the file is not that of the index')
-    elif index.value('num_samples', row) != len(pcm):
-        wrong.append('the length of the file is not that of the index')
-    cut = pcm[: int(_SECONDS * rate)]
-    loud = np.abs(cut.astype(np.float32)) / FULL_SCALE
+    loud = np.abs(pcm.astype(np.float32)) / FULL_SCALE
     return Heard(
         part,
         number,
@@ -162,9 +151,20 @@ def _hear(source, part: int, number: int) -> Heard:
         clipped=float(np.mean(loud >= 32767 / FULL_SCALE)),
         silence=_silence(loud, rate),
         captions=captions,
-        wrong=tuple(wrong),
-        levels=fingerprint.picture(cut, rate),
+        wrong=_disagreement(source, number, rate, len(pcm)),
+        levels=fingerprint.picture(pcm, rate),
     )
+
+
+def _disagreement(source, number: int, rate: int, samples: int) -> tuple[str, ...]:
+    """What the file says otherwise than the index."""
+    row = source.row(number)
+    if source.index.value('rate', row) != rate:
+        return ('the rate of the file is not that of the index',)
+    expected = source.index.value('num_samples', row)
+    if min(expected, int(_SECONDS * rate)) != samples:
+        return ('the length of the file is not that of the index',)
+    return ()
 
 
 def _silence(loud: np.ndarray, rate: int) -> float:
@@ -178,10 +178,7 @@ def _decibels(value: float) -> float:
     return 20 * float(np.log10(max(value, 1e-9)))
 
 
-def _short(error: Exception) -> str:
+def _short(error: AudioError) -> str:
     """The kind of error, without the name of the file, so that equal ones are counted as one."""
-    text = str(error)
-    for word in ('truncated', 'empty', 'cannot be read', 'no samples', 'NaN', 'sampling rate'):
-        if word in text:
-            return word
-    return type(error).__name__ if not isinstance(error, ConfigError) else 'not readable audio'
+    kinds = ('truncated', 'empty', 'cannot be read', 'no samples', 'NaN', 'sampling rate')
+    return next((kind for kind in kinds if kind in str(error)), 'not readable audio')
