@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -94,6 +96,20 @@ def test_planted_copies_are_found_blocked_and_gone(folders, opened, tmp_path):
     assert len(clean) == 40 - _COPIES
     again = leaks.find(clean, evaluated, folder=tmp_path, audio=True, workers=0)
     assert again.blocked == ()
+
+
+def test_the_command_writes_a_list_that_the_training_entry_takes(recordings, tmp_path):
+    name = f'folder:{recordings}?captions=captions.csv'
+    out = tmp_path / 'leaks.txt'
+    command = [sys.executable, '-m', 'alm_jax.data', 'leaks', name, f'{name}&split=test']
+    ran = subprocess.run(
+        [*command, f'--out={out}', f'--data_dir={tmp_path}'], capture_output=True, text=True
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert '17 of 17 records' in ran.stdout
+    assert f'blocklist: {out} (10 ids)' in ran.stdout
+    with pytest.raises(ConfigError, match='holds no record'):
+        sources.open_source({'name': name, 'blocklists': (str(out),)}, tmp_path)
 
 
 def test_copies_within_a_dataset_leave_their_first(clips, tmp_path):
