@@ -77,6 +77,7 @@ class Planned:
     Attributes:
       names: of the datasets.
       sizes: their records.
+      units: their records or packs, each of which comes once an epoch.
       asked: shares of the rows, over the steps of the schedule.
       rows: of each.
       records: of all rows.
@@ -87,6 +88,7 @@ class Planned:
 
     names: list[str]
     sizes: list[int]
+    units: list[int]
     asked: np.ndarray
     rows: np.ndarray
     records: int
@@ -122,7 +124,7 @@ def dry_run(config: ConfigDict, steps: int) -> str:
         *_length_lines(batches, planned, front_end.sampling_rate),
         *_text_lines(batches, counted),
         *_skipped_lines(config, read, skipped, reasons),
-        *_speed_lines(config, batches),
+        *_speed_lines(config, batches, planned),
     ]
     return '\n'.join(lines) + '\n'
 
@@ -180,6 +182,7 @@ def _planned(
     return Planned(
         names=[_name(source, entry) for source, entry in zip(opened, config.data.train)],
         sizes=[len(source) for source in opened],
+        units=[len(pool) for pool in mixture.pools],
         asked=_asked(mixture, steps),
         rows=rows_of,
         records=records,
@@ -227,10 +230,9 @@ def _mixture_lines(planned: Planned) -> list[str]:
     met = planned.rows / planned.rows.sum()
     width = max(len('dataset'), *map(len, planned.names))
     lines = [f'{"dataset":{width}}   asked     met        rows     records   epochs']
-    for name, size, asked, share, rows in zip(
-        planned.names, planned.sizes, planned.asked, met, planned.rows.tolist()
-    ):
-        counts = f'{rows:10,}  {size:10,}  {rows / size:7.2f}'
+    columns = planned.names, planned.sizes, planned.units, planned.asked, met, planned.rows.tolist()
+    for name, size, units, asked, share, rows in zip(*columns):
+        counts = f'{rows:10,}  {size:10,}  {rows / units:7.2f}'
         lines.append(f'{name:{width}}  {asked:6.1%}  {share:6.1%}  {counts}')
     a_row = planned.records / planned.rows.sum()
     if a_row > 1:
@@ -281,10 +283,14 @@ def _skipped_lines(
     return lines
 
 
-def _speed_lines(config: ConfigDict, batches: Batches) -> list[str]:
+def _speed_lines(config: ConfigDict, batches: Batches, planned: Planned) -> list[str]:
     after_first = batches.rows - config.batch_size
-    rate = f'{after_first / batches.seconds:.0f} clips/s' if after_first else 'not measured'
+    if not after_first:
+        return ['speed     not measured: one batch']
+    rate = after_first / batches.seconds
+    records = rate * planned.records / batches.rows
+    more = f' of {records:.0f} records/s' if planned.records > batches.rows else ''
     return [
-        f'speed     {rate} with {config.data.workers} workers; first batch after '
+        f'speed     {rate:.0f} clips/s{more} with {config.data.workers} workers; first batch after '
         f'{batches.first:.1f} s'
     ]

@@ -69,6 +69,22 @@ def test_shares_asked_for_and_met(config):
     assert asked == [56.2, 43.8]
 
 
+def test_windows_and_packs_are_told(config, recordings):
+    config.data.train = ({'folder': str(recordings), 'captions': 'captions.csv'},)
+    config.data.buckets = (0.5, 2.0)
+    said = dry_run.dry_run(config, 12)
+    counts = {float(s): int(n) for s, n in re.findall(r'([\d.]+) s \((\d+) batches\)', said)}
+    assert set(counts) == {0.5, 2.0}
+    assert sum(counts.values()) == 12
+    config.data.buckets = ()
+    config.data.pack = True
+    config.front_end.seconds = 4.0
+    packed = dry_run.dry_run(config, 12)
+    assert _number(packed, r'A row holds ([\d.]+) records') > 2
+    assert _number(packed, r'padding +([\d.]+)%') < _number(said, r'padding +([\d.]+)%')
+    assert re.search(r'speed +\d+ clips/s of \d+ records/s', packed)
+
+
 def test_words_are_counted_where_the_tokenizer_is_not(config, tmp_path):
     said = dry_run.dry_run(config, 4)
     assert 'words: packaged:minilm is not fetched' in said
