@@ -26,15 +26,16 @@ from absl import logging
 
 from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data import record
+from alm_jax.data.catalog.declaration import bbc, freesound, youtube, youtube_id
 from alm_jax.data.hygiene.recordings import Hashes
 
-_YOUTUBE = re.compile(r'(?:.*/)?Y?([\w-]{11})(?:_[\d.]+_[\d.]+)?(?:\.[a-z0-9]{2,4})?', re.ASCII)
 _NUMBER = re.compile(r'\d+')
 _EXTENSION = r'(?i)\.(wav|flac|mp3|ogg|opus|m4a|aac|mp4|webm)$'
 _WAVCAPS = {
     'AudioSet': 'youtube',
     'AudioSet_SL': 'youtube',
     'FreeSound': 'freesound',
+    'BBC': 'bbc',
     'BBC_Sound_Effects': 'bbc',
     'SoundBible': 'soundbible',
 }
@@ -234,7 +235,7 @@ def _csv(path: pathlib.Path, text: str) -> Blocklist:
 
 def _aac(value: str) -> tuple[str, str]:
     if _NUMBER.fullmatch(value):
-        return 'recording', f'freesound/{value}'
+        return 'recording', freesound(value)
     if value.lower() in _ABSENT:
         return 'nothing', value
     if value.startswith('Y') and value.endswith('.wav'):
@@ -245,10 +246,14 @@ def _aac(value: str) -> tuple[str, str]:
 def _at(site: str, value: str) -> tuple[str, str]:
     """The recording a file of a site is, or its name where the site is not known."""
     stem = re.sub(_EXTENSION, '', value.rsplit('/', 1)[-1])
-    if site == 'youtube' and (match := _YOUTUBE.fullmatch(value)):
-        return 'recording', f'youtube/{match[1]}'
     if value.lower() in _ABSENT:
         return 'nothing', value
-    if site and site != 'youtube':
-        return 'recording', f'{site}/{stem}'
+    if site == 'youtube' and (video := youtube_id(value)):
+        return 'recording', youtube(video)
+    if site == 'freesound' and _NUMBER.fullmatch(stem):
+        return 'recording', freesound(stem)
+    if site == 'bbc':
+        return 'recording', bbc(stem)
+    if site == 'soundbible':
+        return 'recording', f'soundbible/{stem}'
     return 'stem', stem
