@@ -7,6 +7,7 @@
 Running the same command again goes on from the newest complete checkpoint.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import json
@@ -25,6 +26,7 @@ from ml_collections import ConfigDict
 from alm_jax import config as config_lib
 from alm_jax.config import ConfigError
 from alm_jax.data import loader, location, sources
+from alm_jax.data.hygiene import leaks
 from alm_jax.evals import report, result
 from alm_jax.evals.build import build_evaluators
 from alm_jax.interop import init_from, packaged_weights
@@ -62,15 +64,17 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
     found = checkpoint_to_continue(config, workdir)
     tokenizer = make_tokenizer(config, opened, found)
     task = build_task(config, tokenizer=tokenizer, mesh=mesh)
-    spec = loader.batch_spec(config, window_samples=task.window_samples)
+    front_end = {'sampling_rate': task.sampling_rate, 'window_samples': task.window_samples}
+    specs = loader.batch_specs(config, **front_end)
     evaluators = build_evaluators(config, task.predictors)
+    refuse_leaks(config, opened)
     say(f'{jax.device_count()} {jax.devices()[0].platform} device(s), mesh {dict(mesh.shape)}')
     for source, weight in zip(opened, mixture.weights):
         say(f'data: {source.name}, {len(source)} records, weight {weight:g}')
 
     # ------------------------------------------------------------------ state: shapes, then values
     def init():
-        return task.init(jax.random.key(config.seed), spec)
+        return task.init(jax.random.key(config.seed), specs[-1])
 
     shapes = jax.eval_shape(init)[0]
     train_what_starts_from_scratch(config, found, param_names.flatten_canonical(shapes))
@@ -99,22 +103,25 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
 
     # ------------------------------------------------------------------ a workdir that stands alone
     write_run_files(workdir, config, task)
-    train_step = step.make_train_step(task, adamw, seed=config.seed, mesh=mesh)
+    jitted = step.make_train_step(task, adamw, seed=config.seed, mesh=mesh)
+    train_step = step.compile_shapes(jitted, start, specs, mesh)
+    say(f'compiled for {len(specs)} kind(s) of batch')
     first_step, data_step = int(start.step), int(start.data_step)
     batches = loader.batches(
         config,
-        sampling_rate=task.sampling_rate,
-        window_samples=task.window_samples,
+        **front_end,
         tokenizer=tokenizer,
         start_step=data_step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        quarantine=workdir / 'quarantine.jsonl' if jax.process_index() == 0 else None,
     )
 
     # ------------------------------------------------------------------ the loop
     current = start
     clock = metrics.StepClock(config.batch_size)
     with (
+        contextlib.closing(batches),
         checkpoint.Checkpointer(
             workdir,
             keep=config.checkpoint.keep,
@@ -134,6 +141,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
             if now % config.log_every == 0 or last or now == first_step + 1:
                 scalars = metrics.to_host(numbers)
                 scalars |= {f'train/{name}': rate for name, rate in clock.rates().items()}
+                scalars['train/bad_records'] = batches.skipped
                 writer.write(now, scalars)
                 metrics.show(bar, scalars)
             with clock.excluded():
@@ -142,7 +150,6 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
                 due = {n: e for n, e in evaluators.items() if e.due(now, config.steps)}
                 if due:
                     evaluate(due, current, workdir, writer, bar)
-        batches.close()
 
     # ------------------------------------------------------------------ something to look at
     say(f'report: {report.write_report(workdir)}')
@@ -155,6 +162,18 @@ def checkpoint_to_continue(config: ConfigDict, workdir: pathlib.Path) -> pathlib
     if found is None and config.resume:
         found = checkpoint.resolve(config.resume)
     return found
+
+
+def refuse_leaks(config: ConfigDict, opened: list[sources.Source]) -> None:
+    """Raises ConfigError when training data holds recordings that an evaluator is scored on."""
+    if config.data.allow_leaks:
+        return
+    data_dir = location.data_dir(config.data.dir)
+    evaluated = {
+        name: sources.open_source(entry['data'], data_dir, entry.get('where'))
+        for name, entry in config.evals.items()
+    }
+    leaks.check_declared(opened, evaluated)
 
 
 def make_tokenizer(

@@ -50,6 +50,13 @@ class ContrastiveTask:
                 f'config.front_end.seconds is {config.front_end.seconds}; the window must hold '
                 f'{self.front_end.n_fft} samples of {self.sampling_rate} Hz.'
             )
+        text = config.data.text
+        unread = {'pack': config.data.pack, 'text.hard_negatives': text.hard_negatives}
+        for key, value in {**unread, 'text.instruction': text.instruction}.items():
+            if value:
+                raise ConfigError(
+                    f'config.data.{key} makes batches that the contrastive task does not read.'
+                )
         build = choose(MODELS, config.model.family, where='model.family')
         self.model = build(config.model, dtype=jnp.dtype(config.compute_dtype))
         self._objective = choose(OBJECTIVES, config.task.objective, where='task.objective')
