@@ -47,6 +47,7 @@ def base() -> ConfigDict:
     config.data.temperature = 0.0  # T above 0: shares go as weight * records ** (1 / T)
     config.data.schedule = ()  # ((data_step, (weight of each dataset, ...)), ...) from there on
     config.data.buckets = ()  # window lengths in seconds; () is front_end.seconds alone
+    config.data.max_clips = 1  # of a record with several; above 1, a row is [clips, samples]
     config.data.pack = False  # rows hold several short clips, planned from their lengths
     config.data.workers = 2  # decode processes of the loader; 0 is none
     config.data.prefetch = 4  # batches made ahead of the step

@@ -34,6 +34,7 @@ def batch_spec(config: ConfigDict, *, window_samples: int) -> dict[str, ArraySpe
     """
     rows, data = config.batch_size, config.data
     segments = (packing.MAX_CLIPS,) * bool(data.pack)
+    clips = (data.max_clips,) * (data.max_clips > 1 and not data.pack)
     negatives = data.text.hard_negatives
 
     def integers(*shape: int) -> ArraySpec:
@@ -45,8 +46,8 @@ def batch_spec(config: ConfigDict, *, window_samples: int) -> dict[str, ArraySpe
         return {f'{prefix}token_ids': integers(*shape), f'{prefix}token_mask': mask}
 
     return {
-        'pcm': ArraySpec((rows, window_samples), np.dtype(np.int16)),
-        'num_samples': integers(),
+        'pcm': ArraySpec((rows, *clips, window_samples), np.dtype(np.int16)),
+        'num_samples': integers(*clips),
         'audio_group': integers(*segments),
         'text_group': integers(*segments),
         **tokens('', *segments),

@@ -256,6 +256,8 @@ def build(config: ConfigDict, sampling_rate: int, window_samples: int) -> ToWind
     treatment = Treatment(sampling_rate, float(data.gain_db), snr_db)
     if data.pack:
         return ToPack(sampling_rate, window_samples, text=text, treatment=treatment)
+    if data.max_clips < 1:
+        raise ConfigError(f'config.data.max_clips is {data.max_clips}; a row has at least 1.')
     return ToWindow(
-        sampling_rate, window_samples, data.scenes.overlay, text=text, treatment=treatment
+        sampling_rate, window_samples, data.scenes.overlay, data.max_clips, text, treatment
     )

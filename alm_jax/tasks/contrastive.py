@@ -51,8 +51,13 @@ class ContrastiveTask:
                 f'{self.front_end.n_fft} samples of {self.sampling_rate} Hz.'
             )
         text = config.data.text
-        unread = {'pack': config.data.pack, 'text.hard_negatives': text.hard_negatives}
-        for key, value in {**unread, 'text.instruction': text.instruction}.items():
+        unread = {
+            'pack': config.data.pack,
+            'max_clips': config.data.max_clips > 1,
+            'text.hard_negatives': text.hard_negatives,
+            'text.instruction': text.instruction,
+        }
+        for key, value in unread.items():
             if value:
                 raise ConfigError(
                     f'config.data.{key} makes batches that the contrastive task does not read.'

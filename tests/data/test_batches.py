@@ -129,6 +129,15 @@ def test_instructions_come_with_their_answers(config):
         assert batch['token_mask'].any(1).all()
 
 
+def test_rows_of_several_clips(config):
+    """Records of one clip fill the first place only."""
+    config.data.max_clips = 2
+    for batch in assert_same_on_any_hosts(config, 2):
+        assert batch['pcm'].shape == (4, 2, WINDOW)
+        assert (batch['num_samples'][:, 0] > 0).all()
+        assert not batch['pcm'][:, 1].any()
+
+
 def test_noise_and_rooms_change_the_audio_of_their_share(config, recordings):
     clean = first(config, 8)
     config.data.noise.name = f'folder:{recordings}?captions=captions.csv'

@@ -212,7 +212,8 @@ def test_noise_and_impulse_responses_are_drawn_by_their_shares():
 
 
 def test_substitutes_are_a_sequence_of_the_row_alone():
-    mixture = Mixture((Pool((3, 40)), Pool((30, 4))), weights=(1, 1))
+    effects = {'noises': 9, 'noise_share': 0.5, 'impulses': 9, 'impulse_share': 0.5}
+    mixture = Mixture((Pool((3, 40)), Pool((30, 4))), weights=(1, 1), **effects)
     for row in plan(0, 5, mixture, 64):
         others = [substitute(row, attempt, mixture) for attempt in range(1, 30)]
         assert others == [substitute(row, attempt, mixture) for attempt in range(1, 30)]
@@ -224,6 +225,9 @@ def test_substitutes_are_a_sequence_of_the_row_alone():
             assert other.window == row.window
             assert all(d == dataset and index in allowed for d, index in other.records)
         assert len({other.records for other in others}) > min(2, len(allowed) - 1)
+        for name in ('noise', 'impulse'):
+            drawn = {getattr(other, name) for other in others}
+            assert drawn == {None} if getattr(row, name) is None else len(drawn) > 3
 
 
 def test_step_ten_million_of_a_billion_records_takes_milliseconds_and_no_memory():
