@@ -109,10 +109,11 @@ def listed() -> str:
         configs = f'/{{{",".join(dataset.configs)}}}' if any(dataset.configs) else ''
         rows.append(f'| {name}{configs} | {dataset.licence} | {dataset.provenance} |')
         layout = dataset.layout.replace('\n', '\n  ')
-        fetched = f'\n  Fetched by --download: {", ".join(dataset.downloads)}'
+        downloads = dataset.downloads(dataset.configs[0])
+        fetched = f'\n  --download fetches {", ".join(downloads)}'
         layouts.append(
             f'{name}: {dataset.title}, {dataset.homepage}\n  {layout}'
-            + fetched * bool(dataset.downloads)
+            + fetched * bool(downloads)
         )
     return '\n'.join([*rows, '', 'What --manual_dir must hold:', '', *layouts])
 
@@ -137,9 +138,9 @@ def _declared(
 
     dataset = catalog.find(name)
     chosen = builder.Options(**options)
-    builder.choose_config(dataset, config)  # before anything is fetched
+    config = builder.choose_config(dataset, config)
     if download:
-        fetch.fetch(dataset, manual_dir)
+        fetch.fetch(dataset, config, manual_dir)
     path, built = builder.build(dataset, config, manual_dir, folder, chosen)
     _say(card.table(card.read(path)), path, built)
 

@@ -90,7 +90,8 @@ class Dataset:
         Shown when something is missing, and by ``prepare --list``.
       items: (files, config) -> every record of every split, in any order.
       configs: the variants; the first is the default. '' is 'there is only one'.
-      downloads: file in manual_dir -> (address, sha256), only where licence and host allow.
+      downloads: config -> {file in manual_dir: address}, only where licence and host allow; their
+        SHA-256 stand in downloads.sha256.
       joined: whether items of one id and split are one record, whose lists (captions, tags, turns,
         times) are put end to end; each item's turns are dialogues of their own. The audio is that
         of the first, a single field that of the first that has it. Works for any number of items,
@@ -108,7 +109,7 @@ class Dataset:
     layout: str
     items: Callable[['Files', str], Iterator[Item]]
     configs: Sequence[str] = ('',)
-    downloads: Mapping[str, tuple[str, str]] = dataclasses.field(default_factory=dict)
+    downloads: Callable[[str], Mapping[str, str]] = lambda config: {}
     joined: bool = False
     language: str = ''
     kind: str = 'sound'

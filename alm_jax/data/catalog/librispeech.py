@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from alm_jax.data.catalog.declaration import Dataset, Item
 from alm_jax.data.catalog.files import Files
 
+_HOST = 'https://www.openslr.org/resources/12'
 _TRAIN = {
     'all': ('train-clean-100', 'train-clean-360', 'train-other-500'),
     'clean': ('train-clean-100', 'train-clean-360'),
@@ -52,6 +53,7 @@ DATASET = Dataset(
     'fetched from https://www.openslr.org/12, for all subsets of the config',
     items=_items,
     configs=tuple(_TRAIN),
+    downloads=lambda config: {f'{s}.tar.gz': f'{_HOST}/{s}.tar.gz' for s in _subsets(config)},
     language='en',
     kind='speech',
 )

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from alm_jax.data.catalog.declaration import Dataset, Item
 from alm_jax.data.catalog.files import Files
 
+_ADDRESS = 'http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz'
 _NOISE = '_background_noise_'
 _LISTS = {'validation': 'validation_list.txt', 'test': 'testing_list.txt'}
 
@@ -49,9 +50,10 @@ DATASET = Dataset(
     layout=(
         'speech_commands_v0.02.tar.gz, or what it holds: WORD/SPEAKER_nohash_N.wav,\n'
         '_background_noise_/*.wav, validation_list.txt, testing_list.txt\n'
-        'from http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz'
+        f'from {_ADDRESS}'
     ),
     items=_items,
+    downloads=lambda config: {_ADDRESS.rsplit('/', 1)[1]: _ADDRESS},
     language='en',
     kind='speech',
 )

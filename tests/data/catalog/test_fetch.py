@@ -51,18 +51,20 @@ def server(clips):
         thread.join()
 
 
-def dataset(address, content, path='/x.wav'):
-    digest = hashlib.sha256(content).hexdigest()
-    downloads = {'sounds/x.wav': (address + path, digest)}
-    return dataclasses.replace(catalog.find('clotho'), downloads=downloads)
+def fetched(tmp_path, address, content, path='/x.wav'):
+    """The names fetched into ``tmp_path`` of a dataset with one download."""
+    (tmp_path / 'sums').write_text(f'{hashlib.sha256(content).hexdigest()}  clotho/sounds/x.wav\n')
+    dataset = dataclasses.replace(
+        catalog.find('clotho'), downloads=lambda config: {'sounds/x.wav': address + path}
+    )
+    return fetch.fetch(dataset, '', tmp_path, tmp_path / 'sums')
 
 
 def test_a_file_is_fetched_once(server, tmp_path):
     handler, address = server
-    wanted = dataset(address, handler.content)
-    assert fetch.fetch(wanted, tmp_path) == ['sounds/x.wav']
+    assert fetched(tmp_path, address, handler.content) == ['sounds/x.wav']
     assert (tmp_path / 'sounds/x.wav').read_bytes() == handler.content
-    assert fetch.fetch(wanted, tmp_path) == []
+    assert fetched(tmp_path, address, handler.content) == []
     assert handler.asked == ['']
 
 
@@ -72,10 +74,10 @@ def test_a_broken_download_goes_on(server, tmp_path, ranges):
     half = len(handler.content) // 2
     handler.breaks_at, handler.ranges = half, ranges
     with pytest.raises(ConfigError, match=r'Cannot fetch (?s:.*)again, which goes on'):
-        fetch.fetch(dataset(address, handler.content), tmp_path)
+        fetched(tmp_path, address, handler.content)
     assert not (tmp_path / 'sounds/x.wav').exists()
     handler.breaks_at = None
-    fetch.fetch(dataset(address, handler.content), tmp_path)
+    fetched(tmp_path, address, handler.content)
     assert (tmp_path / 'sounds/x.wav').read_bytes() == handler.content
     assert handler.asked == ['', f'bytes={half}-']
 
@@ -84,22 +86,36 @@ def test_a_whole_part_that_only_lacks_its_name(server, tmp_path):
     handler, address = server
     (tmp_path / 'sounds').mkdir()
     (tmp_path / 'sounds/x.wav.part').write_bytes(handler.content)
-    fetch.fetch(dataset(address, handler.content), tmp_path)
+    fetched(tmp_path, address, handler.content)
     assert (tmp_path / 'sounds/x.wav').read_bytes() == handler.content
 
 
 def test_another_content_is_not_kept(server, tmp_path):
     _, address = server
     with pytest.raises(ConfigError, match=r'has SHA-256 (?s:.*); expected .* It is not kept'):
-        fetch.fetch(dataset(address, b'what it was'), tmp_path)
+        fetched(tmp_path, address, b'what it was')
     assert list((tmp_path / 'sounds').iterdir()) == []
 
 
 def test_what_cannot_be_fetched_says_what_to_do(server, tmp_path):
     _, address = server
     with pytest.raises(ConfigError, match=r'Not Found(?s:.*)put the file at .*sounds/x\.wav'):
-        fetch.fetch(dataset(address, b'', '/missing'), tmp_path)
+        fetched(tmp_path, address, b'', '/missing')
     with pytest.raises(ConfigError, match=r'refused'):
-        fetch.fetch(dataset('http://127.0.0.1:1', b''), tmp_path)
+        fetched(tmp_path, 'http://127.0.0.1:1', b'')
     with pytest.raises(ConfigError, match=r'asks you to do it\.\nclotho_captions'):
-        fetch.fetch(catalog.find('clotho'), tmp_path)
+        fetch.fetch(catalog.find('clotho'), '', tmp_path)
+
+
+def test_every_download_has_an_address_and_a_sum():
+    wanted = set()
+    for name in catalog.names():
+        if name not in catalog.OWN_BUILDERS:
+            for config in catalog.find(name).configs:
+                for file, address in catalog.find(name).downloads(config).items():
+                    assert address.startswith('http')
+                    wanted.add(f'{name}/{file}')
+    sums = fetch.read_sums()
+    assert set(sums) == wanted
+    assert all(len(digest) == 64 for digest in sums.values())
+    assert len(catalog.find('librispeech').downloads('clean_100')) == 3

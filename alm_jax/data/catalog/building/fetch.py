@@ -16,7 +16,12 @@ _PIECE = 1 << 20
 _TIMEOUT = 60  # seconds without a byte
 
 
-def fetch(dataset: Dataset, manual_dir: pathlib.Path) -> list[str]:
+_SUMS = pathlib.Path(__file__).parents[1] / 'downloads.sha256'
+
+
+def fetch(
+    dataset: Dataset, config: str, manual_dir: pathlib.Path, sums: pathlib.Path = _SUMS
+) -> list[str]:
     """Downloads what ``manual_dir`` lacks of ``dataset.downloads``; the names fetched.
 
     A download that was cut goes on where it ended, when the server can; a file gets its name only
@@ -25,14 +30,16 @@ def fetch(dataset: Dataset, manual_dir: pathlib.Path) -> list[str]:
     Raises:
       ConfigError: the dataset names no download, no network, or another content.
     """
-    if not dataset.downloads:
+    downloads = dataset.downloads(config)
+    if not downloads:
         raise ConfigError(
             f'{dataset.title} cannot be downloaded from here: its licence or host asks you to do '
             f'it.\n{dataset.layout}'
         )
-    lacking = [name for name in dataset.downloads if not (manual_dir / name).exists()]
+    digests = read_sums(sums)
+    lacking = [name for name in downloads if not (manual_dir / name).exists()]
     for name in lacking:
-        address, digest = dataset.downloads[name]
+        address, digest = downloads[name], digests[f'{dataset.name}/{name}']
         path = manual_dir / name
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f'{path.name}.part')
@@ -50,6 +57,12 @@ def fetch(dataset: Dataset, manual_dir: pathlib.Path) -> list[str]:
             raise ConfigError(f'{address} has SHA-256 {found}; expected {digest}. It is not kept.')
         os.replace(part, path)
     return lacking
+
+
+def read_sums(path: pathlib.Path = _SUMS) -> dict[str, str]:
+    """{'NAME/FILE': SHA-256} of all downloads, in the format of sha256sum."""
+    lines = path.read_text().splitlines()
+    return {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
 
 
 def _download(address: str, part: pathlib.Path, name: str) -> None:

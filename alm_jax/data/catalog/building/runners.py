@@ -33,7 +33,7 @@ def run_pool(jobs: Sequence[shards.Job], workers: int, records: int) -> None:
                 bar.update(result['records'] + len(result['unusable']))
         return
     before = set(multiprocessing.active_children())
-    context = multiprocessing.get_context('spawn')  # never a fork beside a runtime's threads
+    context = _context()
     with (
         bar,
         concurrent.futures.ProcessPoolExecutor(
@@ -50,6 +50,16 @@ def run_pool(jobs: Sequence[shards.Job], workers: int, records: int) -> None:
             for child in set(multiprocessing.active_children()) - before:
                 child.terminate()
             raise
+
+
+def _context() -> multiprocessing.context.BaseContext:
+    """Never a fork of this process, which may have a runtime's threads; a server of forks imports
+    what a job needs once for all workers."""
+    if 'forkserver' not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context('spawn')
+    context = multiprocessing.get_context('forkserver')
+    context.set_forkserver_preload([shards.__name__])
+    return context
 
 
 def _ready_worker() -> None:
