@@ -16,7 +16,7 @@ METADATA += ('manufacturer', 'license')
 BY = 'https://creativecommons.org/licenses/by/3.0/'
 
 
-def test_audiocaps(tmp_path, clips, write_csv, items_of):
+def test_audiocaps(tmp_path, clips, write_csv, items_of, prepared):
     """Several captions a clip, ids that begin with '-', lost videos, names of several makers."""
     rows = {
         'train': [(91139, 'r1nicOVtvkQ', 130, 'A woman talks nearby as water pours')],
@@ -53,12 +53,13 @@ def test_audiocaps(tmp_path, clips, write_csv, items_of):
     assert clip_audio.read(found['7fmOlUlwoNg_20'].audio[0])[1] == clips.samples(3)[1]
     later = items_of(catalog.find('audiocaps'), tmp_path, '2.0')
     assert later['r1nicOVtvkQ_130'].fields['captions'][1:] == ['again']
+    assert len(prepared(catalog.find('audiocaps'), tmp_path, '2.0', 'validation')) == 2
     (tmp_path / 'dataset2.0/train.csv').unlink()  # the release of 2019 must not stand in for it
     with pytest.raises(ConfigError, match=r"'dataset2\.0/train\.csv' .*is not in"):
         items_of(catalog.find('audiocaps'), tmp_path, '2.0')
 
 
-def test_clotho(tmp_path, clips, write_csv, items_of):
+def test_clotho(tmp_path, clips, write_csv, items_of, prepared):
     """ISO-8859-1 metadata, colons, evaluation is test, five captions, unknown uploads."""
     five = [f'Caption {n}' for n in range(1, 6)]
     names = {
@@ -95,7 +96,8 @@ def test_clotho(tmp_path, clips, write_csv, items_of):
     assert 'recording_id' not in found['Test.wav'].fields
     dataset = catalog.find('clotho')
     assert dataset.fields(found['Test.wav'])['recording_id'] == 'clotho/Test.wav'
-    assert dataset.fields(found['Test.wav'])['source'] == ''
+    (record,) = prepared(dataset, tmp_path, split='test').values()
+    assert (record['captions'], record['source']) == (five, '')
 
 
 BLACKLISTS = {
@@ -105,7 +107,7 @@ BLACKLISTS = {
 }
 
 
-def test_wavcaps(tmp_path, clips, items_of):
+def test_wavcaps(tmp_path, clips, items_of, prepared):
     """'Y' before ids, .wav names of .flac files, blacklists as splits, more files than listed."""
     tables = {
         'AudioSet_SL/as': [{'id': 'YvfY_TJq7n_U.wav'}, {'id': 'Yb0RFKhbpFJA.wav'}],
@@ -153,9 +155,11 @@ def test_wavcaps(tmp_path, clips, items_of):
     }  # fmt: skip
     assert found['FreeSound/1'].fields['package'] == 'wavcaps/FreeSound'
     assert found['SoundBible/2219'].fields['source'] == '2219-Airplane.html'
+    assert len(prepared(dataset, tmp_path)) == 3
+    assert len(prepared(dataset, tmp_path, split='in_all_ac')) == 1
 
 
-def test_fsd50k(tmp_path, clips, write_csv, items_of):
+def test_fsd50k(tmp_path, clips, write_csv, items_of, prepared):
     """Tables still in their zips, quoted label lists, val in the dev table, a licence a clip."""
     labels = ('Electric_guitar,Guitar,Music', '/m/02sgy,/m/0342h,/m/04rlf')
     write_csv(
@@ -192,6 +196,8 @@ def test_fsd50k(tmp_path, clips, write_csv, items_of):
     assert described['64760'].fields['captions'] == ['guitar riff: Played by me.']
     assert 'captions' not in described['1'].fields
     assert described['64760'].fields['provenance'] == 'web'
+    (record,) = prepared(catalog.find('fsd50k'), tmp_path, 'described', 'validation').values()
+    assert (record['tags'], record['provenance']) == (['Rain'], 'web')
 
 
 SEGMENTS = """# Segments csv created Sun Mar  5 10:54:31 2017
@@ -228,7 +234,7 @@ def test_audioset(tmp_path, clips, write_csv, items_of):
     assert list(items_of(dataset, tmp_path, 'balanced')) == ['--PJHxphWEs_30', '-0SdAVK79lg_5.5']
 
 
-def test_audioset_strong(tmp_path, clips, write_csv):
+def test_audioset_strong(tmp_path, clips, write_csv, prepared):
     """A row an event, the start of the clip in milliseconds, names that hold a quote."""
     header = ('segment_id', 'start_time_seconds', 'end_time_seconds', 'label')
     for part, rows in {
@@ -250,9 +256,12 @@ def test_audioset_strong(tmp_path, clips, write_csv):
         {'onset': 4.75, 'offset': 5.7, 'text': 'Male "speech", man'}
     ]
     assert [len(item.audio) for item in items] == [1, 1, 0]
+    (record,) = prepared(dataset, tmp_path, 'strong').values()
+    assert record['tags'] == ['Wind', 'Male "speech", man']
+    assert [event['onset'] for event in record['times']] == [0.0, 4.75]
 
 
-def test_openaqa(tmp_path, clips):
+def test_openaqa(tmp_path, clips, prepared):
     """Paths of the authors' machine, relative paths of the toy set, what is said as transcript."""
     row = {'instruction': 'What is heard?', 'input': '', 'task': 'open-ended question'}
     rows = [
@@ -289,3 +298,9 @@ def test_openaqa(tmp_path, clips):
     (small,) = dataset.items(Files(tmp_path), 'openaqa_toy')
     assert small.id == 'openaqa/data/sample_audio/audio/LZq4Neh-oWU'
     assert small.audio[0].path.endswith('openaqa/data/sample_audio/audio/LZq4Neh-oWU.flac')
+    records = prepared(dataset, tmp_path)
+    crying = records['data/sls/audioset/dave_version/audio/LZq4Neh-oWU']
+    assert [(t['dialogue'], t['answer']) for t in crying['turns']] == [
+        (0, 'Crying.'), (1, 'Someone sad.'),
+    ]  # fmt: skip
+    assert crying['transcript'] == 'I am so sad'
