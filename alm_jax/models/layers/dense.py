@@ -39,9 +39,9 @@ class Embedding(nn.Module):
 
     rows: int
     features: int
+    embedding_init: nn.initializers.Initializer = nn.initializers.normal(0.02)
 
     @nn.compact
     def __call__(self):
         """The whole table; index it."""
-        init = nn.initializers.normal(0.02)
-        return self.param('embedding', init, (self.rows, self.features))
+        return self.param('embedding', self.embedding_init, (self.rows, self.features))
