@@ -28,6 +28,7 @@ RUNTIME = [
     'tqdm>=4.66',
 ]
 INTEROP_TESTS = [
+    'gguf>=0.17',
     'torch==2.13.0',
     'transformers>=5.0',
     'librosa>=0.11',

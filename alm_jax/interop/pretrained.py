@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Sharding
 
 from alm_jax.config import ConfigError
-from alm_jax.interop import families, filling, names, tensor_files
+from alm_jax.interop import families, filling, gguf_folder, names, tensor_files
 from alm_jax.interop.family import Pretrained
 from alm_jax.training.param_names import flatten_canonical
 
@@ -35,7 +35,7 @@ def from_pretrained(
     """Reads a folder with config.json, safetensors (one file or shards) and a tokenizer.
 
     Args:
-      path: the folder.
+      path: the folder, or a .gguf file, which is converted once into the data folder.
       dtype: of the parameters; None keeps that of the files.
       sharding: where parameters go; by default to the first device.
       unused: regexes of tensors that may be left aside, beside those the family names.
@@ -45,6 +45,8 @@ def from_pretrained(
         without a place or of another shape: names the file and the key.
     """
     folder = pathlib.Path(path).expanduser()
+    if folder.suffix == '.gguf' and folder.is_file():
+        folder = gguf_folder.cached(folder)
     if not folder.is_dir():
         raise ConfigError(f'{folder} is not a folder with config.json and safetensors.')
     config = tensor_files.read_config(folder)

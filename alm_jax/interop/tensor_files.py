@@ -108,25 +108,39 @@ def read_config(folder: str | os.PathLike, name: str = 'config.json') -> dict:
 
 
 def write(folder: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
-    """Writes model.safetensors, or shards with an index when it exceeds SHARD_BYTES."""
+    """Writes model.safetensors, or shards with an index when it exceeds SHARD_BYTES.
+
+    Tensors are taken one at a time and kept until their shard is written, so that a mapping that
+    makes them when asked needs memory for one shard.
+    """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    shards: list[dict[str, np.ndarray]] = [{}]
-    room = SHARD_BYTES
+    shards: list[list[str]] = []
+    shard: dict[str, np.ndarray] = {}
+
+    def flush() -> None:
+        file = folder / f'{len(shards)}.safetensors'
+        safetensors_numpy.save_file(shard, file, {'format': 'pt'})
+        shards.append(list(shard))
+        shard.clear()
+
+    room, total = SHARD_BYTES, 0
     for name in sorted(tensors):
-        if tensors[name].nbytes > room and shards[-1]:
-            shards.append({})
+        array = tensors[name]
+        if array.nbytes > room and shard:
+            flush()
             room = SHARD_BYTES
-        shards[-1][name] = tensors[name]
-        room -= tensors[name].nbytes
+        shard[name] = np.ascontiguousarray(array)
+        room -= array.nbytes
+        total += array.nbytes
+    flush()
     if len(shards) == 1:
-        safetensors_numpy.save_file(shards[0], folder / WEIGHTS, {'format': 'pt'})
+        os.replace(folder / '0.safetensors', folder / WEIGHTS)
         return
     weight_map = {}
-    for number, shard in enumerate(shards, start=1):
-        name = f'model-{number:05d}-of-{len(shards):05d}.safetensors'
-        safetensors_numpy.save_file(shard, folder / name, {'format': 'pt'})
-        weight_map |= dict.fromkeys(shard, name)
-    total = sum(array.nbytes for array in tensors.values())
+    for number, names in enumerate(shards):
+        name = f'model-{number + 1:05d}-of-{len(shards):05d}.safetensors'
+        os.replace(folder / f'{number}.safetensors', folder / name)
+        weight_map |= dict.fromkeys(names, name)
     index = {'metadata': {'total_size': total}, 'weight_map': weight_map}
     (folder / INDEX).write_text(json.dumps(index, indent=2, sort_keys=True) + '\n')

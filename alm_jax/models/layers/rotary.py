@@ -91,13 +91,16 @@ class Rope:
         Raises:
           ConfigError: for an unknown scaling.
         """
-        size = int(head_dim * self.share)
-        stretched = config_lib.choose(_SCALINGS, self.scaling, where='rope_parameters.rope_type')
         scale = 1.0
         if self.scaling == 'yarn':
             natural = 0.1 * math.log(self.factor) + 1.0 if self.factor > 1 else 1.0
             scale = natural if self.attention_factor is None else self.attention_factor
-        return cos_sin(positions_bt, stretched(self, size, positions_bt), scale)
+        return cos_sin(positions_bt, self.frequencies(head_dim, positions_bt), scale)
+
+    def frequencies(self, head_dim: int, positions_bt=None):
+        """Radians a position, [f] or, for 'dynamic', which needs the positions, [b, 1, f]."""
+        stretched = config_lib.choose(_SCALINGS, self.scaling, where='rope_parameters.rope_type')
+        return stretched(self, int(head_dim * self.share), positions_bt)
 
 
 def _default(rope: Rope, size: int, positions_bt):
