@@ -99,9 +99,7 @@ def files(gguf: GgufFile) -> dict[str, bytes]:
         'config.json': converted.json_bytes({**config, **ends}),
         'generation_config.json': converted.json_bytes(ends),
         'tokenizer.json': tokenizer.to_str().encode(),
-        'tokenizer_config.json': converted.json_bytes(
-            {'tokenizer_class': 'PreTrainedTokenizerFast', **named}
-        ),
+        'tokenizer_config.json': converted.json_bytes(settings),
     }
     template = gguf.metadata.get('tokenizer.chat_template')
     if isinstance(template, str):

@@ -73,12 +73,42 @@ FAMILIES = {
     ),
     'gpt2': ('GPT2', GPT2),
 }
+PUBLISHED = {
+    'SmolLM2-135M': (
+        'Llama',
+        {
+            'hidden_size': 576,
+            'num_hidden_layers': 30,
+            'num_attention_heads': 9,
+            'num_key_value_heads': 3,
+            'intermediate_size': 1536,
+            'vocab_size': 49152,
+            'tie_word_embeddings': True,
+            'rms_norm_eps': 1e-5,
+            'max_position_embeddings': 8192,
+            'rope_parameters': {'rope_type': 'default', 'rope_theta': 100_000.0},
+        },
+    ),
+    'Qwen2.5-0.5B': (
+        'Qwen2',
+        {
+            'hidden_size': 896,
+            'num_hidden_layers': 24,
+            'num_attention_heads': 14,
+            'num_key_value_heads': 2,
+            'intermediate_size': 4864,
+            'vocab_size': 151936,
+            'tie_word_embeddings': True,
+            'rope_parameters': {'rope_type': 'default', 'rope_theta': 1_000_000.0},
+        },
+    ),
+    'gpt2': ('GPT2', {}),
+}
 IDS = [[5, 6, 7, 8, 9, 10, 11, 12, 14], [12, 3], [20, 21, 22, 23]]
 LENGTH = 12
 
 
-def reference_of(name):
-    kind, options = FAMILIES[name]
+def reference_of(name, kind, options):
     config_name = 'Gemma3TextConfig' if name == 'gemma3' else f'{kind}Config'
     config = getattr(transformers, config_name)(**options, attn_implementation='eager')
     head = 'LMHeadModel' if name == 'gpt2' else 'ForCausalLM'
@@ -88,7 +118,7 @@ def reference_of(name):
 
 @pytest.fixture(scope='module', params=FAMILIES)
 def pair(request, tmp_path_factory):
-    reference = reference_of(request.param)
+    reference = reference_of(request.param, *FAMILIES[request.param])
     return parity.saved(reference, tmp_path_factory.mktemp(request.param)), reference
 
 
@@ -191,3 +221,17 @@ def test_what_is_not_supported_is_named(kind, key, value):
     family = families.find(kind, 'here')
     with pytest.raises(ConfigError, match=key.removesuffix('_scaling')):
         family.shapes({key: value})
+
+
+@pytest.mark.slow_local
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_published_size(name, tmp_path):
+    kind, options = PUBLISHED[name]
+    ends = {'bos_token_id': None, 'eos_token_id': None, 'pad_token_id': 0}
+    reference = reference_of(name, kind, {**options, **ends})
+    model = parity.saved(reference, tmp_path / 'saved')
+    rng = np.random.default_rng(0)
+    prompts = [rng.integers(0, 50_000 if name == 'gpt2' else 49_000, n).tolist() for n in (40, 7)]
+    check_intermediates(model, reference, *parity.padded(prompts, 48))
+    check_generation(model, reference, prompts)
+    parity.check_round_trip(model, tmp_path / 'again')
