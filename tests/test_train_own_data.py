@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import tarfile
@@ -43,6 +44,12 @@ RUNS = {
     'tars:shards/{000..002}.tar:train': (TARS,),
     'packaged_sounds/tiny:train': MIXTURE,
 }
+
+
+def test_the_lines_are_those_of_the_readme():
+    text = (pathlib.Path(__file__).parent.parent / 'README.md').read_text().replace(' \\\n', ' ')
+    for entries in RUNS.values():
+        assert f'--config.data.train="({", ".join(entries)},)"' in text
 
 
 @pytest.fixture(scope='module')
