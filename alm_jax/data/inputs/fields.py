@@ -152,6 +152,11 @@ def as_columns(caption: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(name.strip() for name in names if name.strip())
 
 
+def keys_of(row: Row) -> str:
+    """' (has title, url)', for messages about a record without captions; '' when it has no key."""
+    return f' (has {", ".join(map(str, row))})' if row else ''
+
+
 def load_json(content: bytes, where: str) -> Row:
     """The object of a JSON file. Raises ConfigError when it is none."""
     try:

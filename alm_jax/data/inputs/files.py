@@ -162,14 +162,16 @@ def _without_braces(pattern: str) -> list[str]:
 
 def stats(paths: Iterable[str | os.PathLike]) -> np.ndarray:
     """int64 [n, 2]: size in bytes and time of change in ns of each file, -1 when it is gone."""
-    found = []
-    for path in paths:
-        try:
-            status = os.stat(path)
-            found.append((status.st_size, status.st_mtime_ns))
-        except OSError:
-            found.append((-1, -1))
-    return np.array(found, np.int64).reshape(-1, 2)
+    numbers = (number for path in paths for number in _size_and_time(path))
+    return np.fromiter(numbers, np.int64).reshape(-1, 2)
+
+
+def _size_and_time(path: str | os.PathLike) -> tuple[int, int]:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def digest(*parts: object) -> str:

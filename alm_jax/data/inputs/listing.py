@@ -33,6 +33,7 @@ from alm_jax.data.inputs.files import digest
 VERSION = 1  # of what is written, and of how metadata is read
 _BATCH = 1 << 14
 _NAMES_TOLD = 3
+_HINT = f'caption=NAME says what holds the captions; caption={fields_of.NO_CAPTION} does without.'
 
 
 class Entry(NamedTuple):
@@ -210,7 +211,7 @@ def _write(
             index.write(_beside(path, 'index.arrow'), rows, made_from=path.stem)
         if not splits:
             lines = '\n  '.join(notes.lines())
-            raise ConfigError(f'{title} holds no record that can be used.\n  {lines}')
+            raise ConfigError(f'{title} holds no record that can be used.\n  {lines}\n  {_HINT}')
         for split, places in splits.items():
             mapped.save(_beside(path, f'{split}.npy'), np.concatenate(places))
         os.replace(part, _beside(path, 'records.arrow'))

@@ -8,7 +8,7 @@ column a hash of the recording id decides (80 % train, 10 % validation, 10 % tes
 added later moves no other.
 
 A manifest says what must be there, so a file that is missing or no audio is an error. While the
-listing is made, about 500 bytes a record are held in memory; afterwards none.
+listing is made, about 800 bytes a record are held in memory; afterwards none.
 """
 
 import json

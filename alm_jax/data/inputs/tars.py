@@ -149,12 +149,13 @@ class _Tar:
             self._notes.add(BAD_AUDIO, f'{self._title(name)} ({problem})')
             return None
         try:
-            found = fields.described(self._meta(name, texts), self._caption)
+            meta = self._meta(name, texts)
+            found = fields.described(meta, self._caption)
         except ConfigError as error:
             self._notes.add(BAD_TEXT, str(error))
             return None
         if not found['captions'] and self._caption != (fields.NO_CAPTION,):
-            self._notes.add(NO_TEXT, self._title(name))
+            self._notes.add(NO_TEXT, self._title(name) + fields.keys_of(meta))
             return None
         if self._split:
             found.setdefault('split', self._split)

@@ -120,7 +120,7 @@ def _described(
         notes.add(BAD_TEXT, str(error))
         return None
     if not found['captions'] and caption != (fields.NO_CAPTION,):
-        notes.add(NO_TEXT, name)
+        notes.add(NO_TEXT, name + fields.keys_of(row))
         return None
     splits = filter(None, map(fields.split_named, folders[:1] + folders[-1:]))
     found.setdefault('split', next(splits, ''))
