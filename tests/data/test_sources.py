@@ -11,6 +11,7 @@ import pytest
 
 from alm_jax.config import ConfigError
 from alm_jax.data import array_records, record, sources
+from alm_jax.data.inputs import entries
 
 NAME = 'small_sounds/small'
 
@@ -219,3 +220,37 @@ def test_joined_splits_hold_each_record_of_each_split_once(packaged_tiny):
         assert joined[index]['id'] == ids[index]
     with pytest.raises(ConfigError, match="Did you mean 'test'"):
         sources.open_source(name.format('train+tset'), packaged_tiny)
+
+
+@pytest.mark.parametrize(
+    ('entry', 'name'),
+    [
+        ({'name': 'packaged_sounds/tiny:train', 'weight': 2.0}, 'packaged_sounds/tiny:test'),
+        (
+            {'folder': 'a b', 'captions': 'my.csv', 'split': 'train'},
+            'folder:a b?captions=my.csv&split=test',
+        ),
+        ({'name': 'tree:x?split=train'}, 'tree:x?split=test'),
+        (
+            {'tars': 's/{0..9}.tar', 'audio': 'mix.flac'},
+            'tars:s/{0..9}.tar?audio=mix.flac&split=test',
+        ),
+        (
+            {'parquet': 'd/0?.parquet', 'caption': ('a', 'b&c')},
+            'parquet:d/0?.parquet?caption=a%2Cb%26c&split=test',
+        ),
+    ],
+)
+def test_the_name_of_another_split_of_an_entry(entry, name):
+    assert entries.name_of(entry, 'test') == name
+    if entries.is_own_data(name):
+        kind = next(kind for kind in entries.KINDS if name.startswith(kind))
+        parsed = entries.parsed(name)
+        assert parsed['split'] == 'test'
+        assert parsed[kind] == entry.get(kind, 'x')
+        assert parsed.get('caption', 'a,b&c') == 'a,b&c'
+
+
+def test_a_list_of_patterns_has_no_name():
+    with pytest.raises(ConfigError, match='give one pattern'):
+        entries.name_of({'tars': ['a.tar', 'b.tar']}, 'test')

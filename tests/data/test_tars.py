@@ -351,6 +351,11 @@ def test_an_index_lies_beside_each_tar_and_is_used_until_its_size_changes(shards
     assert {p.name[:3] for p in made} == {'003', '010'}
     assert all(again[key] == first[key] for key in again if 'new' not in key)
 
+    # As in a set that is written with times of zero, and in which a text is mended.
+    content = (shards / '005.tar').read_bytes()
+    (shards / '005.tar').write_bytes(content.replace(b'{"text": "5.2"}', b'{"text": "New"}'))
+    assert records(opened())['005/2']['captions'] == ['New']
+
     (shards / '000.tar.index.arrow').write_bytes(b'damaged')
     assert len(opened('00?.tar')) == 37
 

@@ -63,15 +63,19 @@ def index_all(
 
 def facts(path: pathlib.Path, cache: pathlib.Path, what: str = '') -> pa.Table:
     """What the index of a file says. Raises ConfigError when it has changed since ``index_all``."""
-    state = _state_of(path, what)
-    for place in _places(path, cache):
-        if (found := files.read_table(place, made_from=state)) is not None:
-            return found
-    raise ConfigError(f'{path} changes while it is read.')
+    place = _valid(path, cache, what)
+    found = files.read_table(place, _state_of(path, what)) if place else None
+    if found is None:
+        raise ConfigError(f'{path} changes while it is read.')
+    return found
 
 
 def _state_of(path: pathlib.Path, what: str) -> str:
-    """A file's size and a digest of its first and last kilobyte: copies keep it, unlike times."""
+    """A file's size and a digest of its first and last kilobyte.
+
+    A copy has the same, whatever its time. An index that is older than its file is made again, for
+    what changes in the middle of a file.
+    """
     with path.open('rb') as file:
         head = file.read(1024)
         size = file.seek(0, os.SEEK_END)
@@ -119,8 +123,15 @@ def _index(path: pathlib.Path, scan: Scanner, cache: pathlib.Path, what: str) ->
 
 
 def _is_indexed(path: pathlib.Path, cache: pathlib.Path, what: str) -> bool:
+    place = _valid(path, cache, what)
+    return place is not None and place.stat().st_mtime_ns >= path.stat().st_mtime_ns
+
+
+def _valid(path: pathlib.Path, cache: pathlib.Path, what: str) -> pathlib.Path | None:
+    """The newest index of the file's state."""
     state = _state_of(path, what)
-    return any(files.made_from(place) == state for place in _places(path, cache))
+    found = [place for place in _places(path, cache) if files.made_from(place) == state]
+    return max(found, key=lambda place: place.stat().st_mtime_ns, default=None)
 
 
 def _places(path: pathlib.Path, cache: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:

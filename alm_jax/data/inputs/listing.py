@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import tqdm
 from absl import logging
 
 from alm_jax.config import ConfigError, did_you_mean
@@ -238,7 +239,7 @@ def _written(
             at = start + np.flatnonzero(named == split)
             splits.setdefault(split, []).append(at.astype(np.int64))
 
-    for entry in entries:
+    for entry in tqdm.tqdm(entries, desc='listing', unit='record', delay=2, leave=False):
         waiting.append(entry)
         if len(waiting) == _BATCH:
             flush()

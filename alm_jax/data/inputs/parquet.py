@@ -52,7 +52,7 @@ class Fetch:
         self._paths = list(map(str, paths))
         self._times = [int(time) for time in times]
 
-    def __call__(self, fields: dict[str, Any], file: int, *place: int) -> bytes:
+    def __call__(self, _: dict[str, Any], file: int, *place: int) -> bytes:
         value = Value(*place)
         path = self._paths[file]
         stored = files.read_at(path, self._times[file], value.offset, value.stored)
@@ -168,13 +168,20 @@ class _Table:
             for batch in parquet.iter_batches(_ROWS, columns=columns):
                 yield from batch.to_pylist()
 
-    def _entry(self, number, row, found, cells, notes: listing.Notes) -> listing.Entry | None:
+    def _entry(
+        self,
+        number: int,
+        row: int,
+        found: dict[str, Any],
+        cells: dict[str, Any],
+        notes: listing.Notes,
+    ) -> listing.Entry | None:
         where = f'{self.path}, row {row}'
         if problem := found['problem']:
-            is_null = problem == _NULL
-            notes.add(
-                NO_AUDIO if is_null else BAD_AUDIO, where if is_null else f'{where} ({problem})'
-            )
+            if problem == _NULL:
+                notes.add(NO_AUDIO, where)
+            else:
+                notes.add(BAD_AUDIO, f'{where} ({problem})')
             return None
         cells, file = self._schema.cells(cells)
         try:

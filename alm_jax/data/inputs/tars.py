@@ -33,7 +33,7 @@ class Fetch:
         self._paths = list(map(str, paths))
         self._times = [int(time) for time in times]
 
-    def __call__(self, fields: dict[str, Any], file: int, offset: int, size: int) -> bytes:
+    def __call__(self, _: dict[str, Any], file: int, offset: int, size: int) -> bytes:
         return files.read_at(self._paths[file], self._times[file], offset, size)
 
 
@@ -143,7 +143,9 @@ class _Tar:
             self._notes.add(OTHER_FORM, self._title(left))
         return found
 
-    def _entry(self, number: int, stem: str, name: str, texts: Sequence[str]):
+    def _entry(
+        self, number: int, stem: str, name: str, texts: Sequence[str]
+    ) -> listing.Entry | None:
         facts, row = self._facts, self._members[name]
         if problem := facts.column('problem')[row].as_py():
             self._notes.add(BAD_AUDIO, f'{self._title(name)} ({problem})')

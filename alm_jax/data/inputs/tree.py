@@ -29,8 +29,8 @@ class Fetch:
     def __init__(self, root: pathlib.Path):
         self._root = str(root)
 
-    def __call__(self, fields: dict[str, Any]) -> bytes:
-        return decode.read_bytes(os.path.join(self._root, fields['id']))
+    def __call__(self, record: dict[str, Any]) -> bytes:
+        return decode.read_bytes(os.path.join(self._root, record['id']))
 
 
 def open_tree(
