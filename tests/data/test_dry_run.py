@@ -82,6 +82,7 @@ def test_windows_and_packs_are_told(config, recordings):
     packed = dry_run.dry_run(config, 12)
     assert _number(packed, r'A row holds ([\d.]+) records') > 2
     assert _number(packed, r'padding +([\d.]+)%') < _number(said, r'padding +([\d.]+)%')
+    assert _number(packed, r'texts +(\d+) to') > 0  # places without a text are not counted
     assert re.search(r'speed +\d+ clips/s of \d+ records/s', packed)
 
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import soundfile
 from matplotlib import image
@@ -100,6 +102,13 @@ def test_counts_are_those_of_the_records(planted, written):
     assert 'A <b>silent.wav</b> & nothing else.' in text  # escaped, not made bold
 
 
+def test_a_sample_is_said_to_be_one(planted, tmp_path, monkeypatch):
+    monkeypatch.setattr(listening, 'SAMPLE', 4)
+    page.write([planted], tmp_path / 'page.html', title='planted', examples=2, workers=0)
+    text = _Reading((tmp_path / 'page.html').read_text()).text
+    assert 'of all 24 records; 4 drawn at random were read and listened to' in text
+
+
 def test_every_planted_fault_is_suspected(planted):
     chosen = listening.choose([planted], 100, 0)
     assert sorted(chosen) == [(0, i) for i in range(24)]
@@ -131,6 +140,38 @@ def test_a_rate_that_few_have_is_suspected(packaged_tiny):
     heard = listening.listen([source], [(0, i) for i in [*usual, other]], workers=0)
     found = listening.suspicions(heard, workers=0)
     assert found['not at 32000 Hz, as nearly all others are'].rows == [(0, other)]
+
+
+def test_a_file_that_is_not_as_its_index_says_is_suspected(planted):
+    table = planted.index.table
+    for name, reason in (('rate', 'the rate of the file'), ('num_samples', 'the length of the')):
+        other = pc.add(table.column(name), 1).cast(table.schema.field(name).type)
+
+        class Reader:
+            index = index.Index(table.set_column(table.schema.get_field_index(name), name, other))
+            read = planted.read
+
+            def __len__(self):
+                return len(planted)
+
+        heard = listening.listen([sources.Source('other', Reader())], [(0, 0)], workers=0)
+        assert heard[0].wrong[0].startswith(reason)
+
+
+def test_suspicious_rows_are_numbered_over_stretches(planted):
+    table = planted.index.table
+    short = facts.gather([planted]).suspicions['shorter than 0.1 s'].rows
+
+    class Reader:
+        index = index.Index(pa.concat_tables([table, table]).unify_dictionaries())
+
+        def __len__(self):
+            return 2 * len(table)
+
+    twice = sources.Source('twice', Reader())
+    rows = facts.gather([twice, planted]).suspicions['shorter than 0.1 s'].rows
+    second = [(0, number + len(table)) for _, number in short]
+    assert rows == [*short, *second, *((1, number) for _, number in short)]
 
 
 def test_times_and_turns_are_shown(planted):

@@ -166,6 +166,10 @@ def test_candidates_lose_no_copy_that_comparing_all_pairs_finds(clips):
     every = fingerprint.near_duplicates(changed, originals)
     own = {(match.query, match.reference) for match in every if match.query == match.reference}
     assert len(own) > 50
+    held = pictures.Held([*originals[:20], *changed[:20]])
+    within = {(match.query, match.reference) for match in copies.find(held, workers=0)}
+    assert len(within & {(i, 20 + i) for i in range(20)}) >= 17
+    assert all(query < reference for query, reference in within)
     found = copies.find(pictures.Held(changed), pictures.Held(originals), workers=0)
     assert len(own & {(match.query, match.reference) for match in found}) >= 0.97 * len(own)
 
@@ -209,15 +213,18 @@ class _Reader:
         return len(self.index)
 
 
+_NAMES = ['', '', *(f'r/{number}' for number in range(8))]
+
+
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
-    train=st.lists(st.integers(0, 12).map(lambda n: f'r/{n}' if n else ''), max_size=30),
-    evaluated=st.lists(st.integers(0, 12).map(lambda n: f'r/{n}' if n else ''), max_size=8),
-    chosen=st.sets(st.integers(0, 29)),
+    train=st.lists(st.sampled_from(_NAMES), max_size=30),
+    evaluated=st.lists(st.sampled_from(_NAMES), max_size=8),
+    chosen=st.lists(st.booleans(), min_size=30, max_size=30),
 )
 def test_recordings_are_compared_as_sets(train, evaluated, chosen):
     opened = _sources_of(train=train, evaluated=evaluated)
-    rows = np.array(sorted(i for i in chosen if i < len(train)), np.uint32)
+    rows = np.flatnonzero(chosen[: len(train)]).astype(np.uint32)
     some = sources.Source('some', opened['train']._reader, rows)
     hashes = recordings.Hashes.of_source(opened['evaluated'])
     assert len(hashes) == len({text for text in evaluated if text})
@@ -239,13 +246,17 @@ def test_a_run_that_trains_on_its_evaluation_is_refused(opened, recordings, tmp_
         leaks.check_declared([train, other], {'retrieval_test': evaluated, 'zero_shot': other})
     message = str(raised.value)
     assert 'holds 17 records of 10 recordings' in message
+    some = sources.Source('some', _Reader(index.Index.of(_records('some', ['r/1', 'fire_large']))))
+    with pytest.raises(ConfigError, match=r"holds 1 records of 1 recordings .* share 'fire_large'"):
+        leaks.check_declared([some], {'zero_shot': other})
     assert 'config.evals.zero_shot' in message
     assert "'default_break_glass', " in message
     assert 'data leaks TRAIN EVAL --out leaks.txt' in message
     assert '--config.data.allow_leaks=True' in message
 
 
-def test_a_million_records_are_compared_in_stretches(million):
+def test_a_million_records_are_compared_in_stretches(million, monkeypatch):
+    monkeypatch.setattr(recordings, '_PASS', 1 << 18)  # sorted in four shares
     train = sources.Source('million', _Reader(million))
     named = [f'recordings/{i}' for i in range(0, 2_000_000, 250)]  # half of them in train
     evaluated = _sources_of(evaluated=named)['evaluated']
