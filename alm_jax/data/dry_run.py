@@ -4,6 +4,7 @@ python -m alm_jax.data dry_run --config configs/clap/tiny.py --steps 1000
 """
 
 import collections
+import copy
 import dataclasses
 import json
 import pathlib
@@ -133,7 +134,7 @@ def _batches(
     config: ConfigDict, steps: int, sampling_rate: int, tokenizer, bad: pathlib.Path
 ) -> tuple[Batches, int, int]:
     """(what the batches are, records read, records skipped)."""
-    config = ConfigDict(config)
+    config = copy.deepcopy(config)
     config.data.max_bad_share = 1.0
     seen = Batches()
     began = time.perf_counter()

@@ -127,7 +127,9 @@ def test_bad_records_are_counted_with_their_reasons(config, recordings, tmp_path
     loader.open_mixture(config)  # headers are read now
     cut = (tmp_path / 'fire_large.ogg').read_bytes()
     (tmp_path / 'fire_large.ogg').write_bytes(cut[: len(cut) // 2])
+    config.data.max_bad_share = 0.0005
     said = dry_run.dry_run(config, 6)
+    assert 'A run would stop: config.data.max_bad_share is 0.0005' in said
     assert _number(said, r'skipped +(\d+) of') > 0
     assert re.search(r'fire_large\.ogg: .*truncated', said)
     assert '1 different ones of' in said
