@@ -1,11 +1,11 @@
 """Audio files to mono float32, whole or in part, and 16-bit PCM both ways."""
 
-import io
 import os
 
 import numpy as np
 import soundfile
 
+from alm_jax.audio import containers
 from alm_jax.config import ConfigError
 
 FULL_SCALE = 32768.0  # int16 PCM divided by this lies in [-1, 1)
@@ -15,12 +15,17 @@ _BELIEVED = 1 << 28  # samples; a longer file, or one of unknown length, is read
 _BLOCK = 1 << 22
 # Codecs whose decoder gives, after a seek, the bits that it gives on its way from the start.
 _SEEKS = ('PCM_S8', 'PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'ULAW', 'ALAW', 'FLOAT', 'DOUBLE')
+_SYSTEM_ERROR = 2  # libsndfile: a read failed
 _VORBIS_BLOCK = 8192  # samples, the largest
 _MP3_FRAME = 1152  # samples, at 32 kHz and above
 _MP3_DELAY = 1105  # samples an encoder usually puts before the first one: 576 + 529
 # Frames to decode before a part of an MP3: 511 bytes of bit reservoir are 7 frames of 32 kbit/s,
 # and each overlaps the next. Without them a part begins with noise (up to full scale was seen).
 _MP3_WARM_UP = 8
+
+
+# What ``record['audio']`` is when it is not PCM: the content of a file, or where it lies.
+FILE = (bytes, os.PathLike)
 
 
 class AudioError(ConfigError):
@@ -98,8 +103,7 @@ def read_bytes(path: str | os.PathLike) -> bytes:
         with open(path, 'rb') as file:
             return file.read()
     except OSError as error:
-        message = f'{os.fspath(path)} cannot be read: {error.strerror}.'
-        raise UnreadableFile(message) from error
+        raise _unreadable(os.fspath(path), error) from error
 
 
 class _Sequential(soundfile.SoundFile):
@@ -119,16 +123,23 @@ class _File:
 
     def __init__(self, source: str | os.PathLike | bytes, name: str):
         self._name = name or ('audio' if isinstance(source, bytes) else os.fspath(source))
-        self._content = source if isinstance(source, bytes) else read_bytes(source)
-        if not self._content:
-            raise AudioError(f'{self._name} is empty (0 bytes).')
-        self._file = self._open()
+        try:
+            self._content = containers.Content(source)
+        except OSError as error:
+            raise _unreadable(self._name, error) from error
+        try:
+            if not self._content.size:
+                raise AudioError(f'{self._name} is empty (0 bytes).')
+            self._file = self._open()
+        except AudioError:
+            self._content.close()
+            raise
         self.rate = self._file.samplerate
         self.length = self._file.frames if self._file.frames < 2**62 else None
 
     def __enter__(self) -> '_File':
         if not RATES[0] <= self.rate <= RATES[1]:
-            self._file.close()
+            self.__exit__()
             low, high = RATES
             raise AudioError(
                 f'{self._name} has a sampling rate of {self.rate} Hz; expected {low} to {high}.'
@@ -137,6 +148,7 @@ class _File:
 
     def __exit__(self, *_) -> None:
         self._file.close()
+        self._content.close()
 
     def whole(self) -> np.ndarray:
         """float32 [n]."""
@@ -167,7 +179,7 @@ class _File:
 
     def _open(self) -> soundfile.SoundFile:
         try:
-            return _Sequential(io.BytesIO(self._content))
+            return _Sequential(self._content.open(), closefd=False)
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise self._undecodable(error) from error
 
@@ -177,12 +189,12 @@ class _File:
         if frames < 1 or warm_up is None or self._is_cut_off():
             return None
         try:
-            if self._file.format == 'FLAC':  # nothing else shows that its end is missing
-                self._file.seek(self.length - 1)
-                if not len(self._read(1)):
-                    return None
+            if self._file.format == 'FLAC' and not self._flac_is_whole():
+                return None
             self._file.seek(start - warm_up)
             x = self._read(warm_up + frames)
+        except UnreadableFile:
+            raise
         except (soundfile.SoundFileError, RuntimeError, AudioError):
             return None
         return x[warm_up:] if len(x) == warm_up + frames else None
@@ -195,8 +207,9 @@ class _File:
         if codec == 'OPUS':  # its prediction converges; 0.1 s was enough
             return min(start, self.rate // 4)
         if codec == 'VORBIS':
-            return max(0, start - max(0, _vorbis_last_page(self._content) - 2 * _VORBIS_BLOCK))
-        if self._file.format != 'MP3' or _mp3_bytes_missing(self._content):
+            last_page = containers.vorbis_last_page(self._content)
+            return max(0, start - max(0, last_page - 2 * _VORBIS_BLOCK))
+        if self._file.format != 'MP3' or self._mp3_is_cut_off():
             return None
         if self.rate < 32000:
             return start  # its reservoir spans 24 frames, and mpg123 complains while it fills
@@ -205,8 +218,9 @@ class _File:
         return start - max(0, frame // 2 * 2 * _MP3_FRAME - _MP3_DELAY)
 
     def _read(self, frames: int) -> np.ndarray:
-        """[at most frames, channels]: int16 if that is what is stored, which is faster."""
-        dtype = 'int16' if self._file.subtype == 'PCM_16' else 'float32'
+        """[at most frames, channels]: int16 where libsndfile converts more slowly than numpy."""
+        is_pcm16 = self._file.subtype == 'PCM_16' and self._file.format != 'FLAC'
+        dtype = 'int16' if is_pcm16 else 'float32'
         try:
             if frames <= _BELIEVED:
                 return self._file.read(frames, dtype=dtype, always_2d=True)
@@ -222,21 +236,22 @@ class _File:
     def _is_cut_off(self) -> bool:
         """Whether it lacks its end though libsndfile, which reads what is there, does not mind."""
         if self._file.format == 'OGG':
-            # The last page's segment table gives its size (RFC 3533). The end-of-stream flag proves
-            # nothing: real encoders forget it.
-            at = self._content.rfind(b'OggS')
-            page = self._content[at:]
-            return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
-        if self._file.format in ('WAV', 'WAVEX'):
-            for line in self._file.extra_info.splitlines():
-                if line.startswith('data : ') and '(should be ' in line:  # declared, then found
-                    sizes = line.removeprefix('data : ').rstrip(')').split(' (should be ')
-                    # From 2 GiB on it is 'unknown', in streamed files; 1 is a pad byte.
-                    return int(sizes[1]) + 1 < int(sizes[0]) < 2**31 - 1
-        return False
+            return containers.ogg_is_cut_off(self._content)
+        is_wav = self._file.format in ('WAV', 'WAVEX')
+        return is_wav and containers.wav_is_cut_off(self._file.extra_info)
+
+    def _flac_is_whole(self) -> bool:
+        if containers.flac_has_last_frame(self._content, self.length):
+            return True
+        self._file.seek(self.length - 1)
+        return len(self._read(1)) == 1
 
     def _is_estimated(self) -> bool:
-        return self._file.format == 'MP3' and _mp3_sizes(self._content) is None
+        return self._file.format == 'MP3' and containers.mp3_sizes(self._content) is None
+
+    def _mp3_is_cut_off(self) -> bool:
+        start, size = containers.mp3_sizes(self._content) or (0, 0)
+        return self._content.size - start < size
 
     def _mono(self, x_nc: np.ndarray) -> np.ndarray:
         """[n, c], int16 or float -> float32 [n] in [-1, 1]."""
@@ -250,6 +265,8 @@ class _File:
             x /= x_nc.shape[1]
         if x_nc.dtype == np.int16:
             return x * np.float32(1 / FULL_SCALE)
+        if self._file.subtype.startswith('PCM_'):
+            return x
         low, high = float(x.min()), float(x.max())  # NaN if any sample is
         if not (low >= -16.0 and high <= 16.0):
             raise self._out_of_range(x)
@@ -264,40 +281,14 @@ class _File:
         )
 
     def _undecodable(self, error: Exception) -> AudioError:
+        if getattr(error, 'code', None) == _SYSTEM_ERROR:
+            return UnreadableFile(f'{self._name} cannot be read: {error}.')
         reason = str(getattr(error, 'error_string', error)).strip()
         return AudioError(f'{self._name} cannot be decoded as audio ({reason}). {_READABLE}')
 
 
-def _vorbis_last_page(content: bytes) -> int:
-    """About where, in samples, the last page of an Ogg Vorbis file begins; 0 if it does not tell.
-
-    libsndfile (1.2.2) counts the samples of that page from its end, which the encoder has cut, and
-    so seeks to a wrong place in it. The page before says how many samples have ended with it.
-    """
-    at = content.rfind(b'OggS', 0, max(0, content.rfind(b'OggS')))
-    return max(0, int.from_bytes(content[at + 6 : at + 14], 'little', signed=True)) if at > 0 else 0
-
-
-def _mp3_sizes(content: bytes) -> tuple[int, int] | None:
-    """(where the first frame begins, bytes from there) by the Xing or Info header of an MP3.
-
-    None without such a header, or if it lacks the number of frames; the bytes are 0 if it lacks
-    them. The header stands in the first frame, behind the side information (17 or 32 bytes).
-    """
-    start = 0
-    if content[:3] == b'ID3':  # its size has 7 bits a byte
-        size = content[6:10]
-        start = 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
-    at = max(content.find(word, start, start + 2000) for word in (b'Xing', b'Info'))
-    if at < 0 or not content[at + 7 : at + 8] or not content[at + 7] & 1:
-        return None
-    size = int.from_bytes(content[at + 12 : at + 16], 'big') if content[at + 7] & 2 else 0
-    return start, size
-
-
-def _mp3_bytes_missing(content: bytes) -> bool:
-    sizes = _mp3_sizes(content)
-    return sizes is not None and len(content) - sizes[0] < sizes[1]
+def _unreadable(name: str, error: OSError) -> UnreadableFile:
+    return UnreadableFile(f'{name} cannot be read: {error.strerror}.')
 
 
 def to_pcm16(x: np.ndarray) -> np.ndarray:

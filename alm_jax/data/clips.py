@@ -34,7 +34,7 @@ def clips_of(record: Record) -> list[Span]:
 def size_of(record: Record) -> Span:
     """(number of samples, Hz). Of a file, what the record says, or else what its header says."""
     audio, declared = record['audio'], int(record['num_samples'])
-    if not isinstance(audio, bytes):
+    if not isinstance(audio, decode.FILE):
         return len(audio), int(record['rate'])
     if declared > 0 and record['rate'] > 0:
         return declared, int(record['rate'])
@@ -86,7 +86,7 @@ def as_float(samples: np.ndarray) -> np.ndarray:
 
 def _part(record: Record, first: int, count: int, rate: int) -> np.ndarray:
     audio = record['audio']
-    if not isinstance(audio, bytes):
+    if not isinstance(audio, decode.FILE):
         return audio[first : first + count]
     samples, found = decode.decode_part(audio, _name(record), first, count)
     if found != rate:

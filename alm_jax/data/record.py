@@ -15,7 +15,8 @@ TURN = {'question': '', 'answer': '', 'dialogue': 0}
 TIME = {'onset': 0.0, 'offset': 0.0, 'text': ''}
 # Field -> what is stored when a dataset lacks it.
 DEFAULTS = {
-    'audio': b'',  # int16 mono PCM at its native rate, or a whole audio file as bytes
+    # int16 mono PCM at its native rate, or a whole audio file: its bytes, or its path (os.PathLike)
+    'audio': b'',
     'rate': 0,  # Hz
     'num_samples': 0,  # of all clips together
     'clip_samples': (),  # of each clip, when the record holds several, one after another
@@ -84,7 +85,7 @@ def decoded(record: Mapping[str, Any]) -> dict[str, Any]:
       AudioError: bytes that are not whole, readable audio; names the record.
     """
     audio = record['audio']
-    if not isinstance(audio, bytes):
+    if not isinstance(audio, decode.FILE):
         return dict(record)
     samples, rate = decode.decode(audio, name=record['source'] or record['id'])
     sizes = {'num_samples': len(samples), 'duration': len(samples) / rate, 'rate': rate}

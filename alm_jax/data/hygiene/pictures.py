@@ -163,7 +163,7 @@ def beginning(fields: Mapping, seconds: float) -> tuple[np.ndarray, int]:
       AudioError: it cannot be decoded, or its file is truncated.
     """
     audio = fields['audio']
-    if isinstance(audio, bytes) and fields['duration'] > seconds:
+    if isinstance(audio, decode.FILE) and fields['duration'] > seconds:
         name = fields['source'] or fields['id']
         frames = max(1, int(seconds * decode.header(audio, name)[1]))
         samples, rate = decode.decode_part(audio, name, 0, frames)
