@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alm_jax.audio import decode
-from alm_jax.audio.decode import AudioError
+from alm_jax.audio.decode import AudioError, UnreadableFile
 from alm_jax.config import ConfigError
 from alm_jax.data import sources
 from alm_jax.data.inputs import containers, parquet_encodings, parquet_values
@@ -266,7 +266,7 @@ def test_files_that_are_damaged_are_named(clips, tmp_path, opened):
     with pytest.raises(AudioError, match=r'x\.parquet: page at byte \d+ is damaged'):
         [source.read(i) for i in range(17)]
     os.truncate(path, 2000)
-    with pytest.raises(AudioError, match=r'x\.parquet has changed'):
+    with pytest.raises(UnreadableFile, match=r'x\.parquet has changed'):
         source.read(16)
 
 

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alm_jax.audio import decode
-from alm_jax.audio.decode import AudioError
+from alm_jax.audio.decode import UnreadableFile
 from alm_jax.config import ConfigError
 from alm_jax.data import sources
 from alm_jax.data.inputs import containers, files, tar_members
@@ -114,6 +114,16 @@ def test_every_format_has_the_length_that_decoding_gives(clips, tmp_path, opened
         assert source[i]['audio'].tobytes() == samples.tobytes()
         assert source.read(i)['captions'] == [f'As {ending}.', 'Twice.']
         assert [source.columns[n][i] for n in ('num_samples', 'rate')] == [len(samples), rate]
+
+
+def test_flac_without_a_length_in_its_header(clips, tmp_path, opened):
+    content, samples, rate = clips['flac']
+    streamed = bytearray(content)
+    streamed[21] &= 0xF0  # 36 bits of STREAMINFO
+    streamed[22:26] = bytes(4)
+    write_tar(tmp_path / 'a.tar', [('a.flac', bytes(streamed)), ('a.txt', b'A.')])
+    stored = opened().read(0)
+    assert (stored['num_samples'], stored['rate']) == (len(samples), rate)
 
 
 NAMES = st.text(st.characters(exclude_characters='/\0', exclude_categories=['Cs']), min_size=1)
@@ -431,10 +441,10 @@ def test_a_set_of_many_tars_keeps_few_files_open(clips, tmp_path, opened):
 def test_a_tar_that_shrinks_under_a_reader_is_named(shards, opened):
     source = opened()
     os.truncate(shards / '000.tar', 600)
-    with pytest.raises(AudioError, match=r'000\.tar has changed'):
+    with pytest.raises(UnreadableFile, match=r'000\.tar has changed'):
         source.read(0)
     (shards / '009.tar').unlink()
-    with pytest.raises(AudioError, match=r'009\.tar cannot be read: No such file'):
+    with pytest.raises(UnreadableFile, match=r'009\.tar cannot be read: No such file'):
         source.read(len(source) - 1)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 import pyarrow as pa
 
-from alm_jax.audio.decode import AudioError
+from alm_jax.audio.decode import UnreadableFile
 from alm_jax.config import ConfigError
 
 _OPEN_FILES = 128  # of one process: a set has thousands of files
@@ -47,7 +47,7 @@ def read_at(path: str, mtime: int, offset: int, size: int) -> bytes:
       offset, size: in bytes.
 
     Raises:
-      AudioError: the file is gone or ends before; an OSError is its cause.
+      UnreadableFile: the file is gone or ends before.
     """
     parts, left = [], size
     try:
@@ -56,9 +56,9 @@ def read_at(path: str, mtime: int, offset: int, size: int) -> bytes:
             parts.append(part)
             left -= len(part)
     except OSError as error:
-        raise AudioError(f'{path} cannot be read: {error.strerror}.') from error
+        raise UnreadableFile(f'{path} cannot be read: {error.strerror}.') from error
     if left:
-        raise AudioError(f'{path} has changed: it ends before byte {offset + size}.')
+        raise UnreadableFile(f'{path} has changed: it ends before byte {offset + size}.')
     return b''.join(parts)
 
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import soundfile
 import tqdm
 
-from alm_jax.audio.decode import RATES, AudioError
+from alm_jax.audio.decode import RATES, AudioError, decode
 from alm_jax.data.catalog import archives
 from alm_jax.data.inputs import files
 
@@ -37,10 +37,11 @@ def is_audio(name: str) -> bool:
 def read(file: str | os.PathLike | IO[bytes] | memoryview) -> tuple[int, int]:
     """(samples of one channel, rate in Hz) of a file or its content.
 
-    They come from the header; MP3 without a length there is estimated from its bit rate.
+    They come from the header. MP3 without a length there is estimated from its bit rate; FLAC
+    without one, as a stream is written, is decoded.
 
     Raises:
-      AudioError: not audio, no samples, no length in the header, or an absurd rate.
+      AudioError: not audio, no samples, or an absurd rate.
     """
     if isinstance(file, memoryview):
         file = files.Window(file, 0, len(file))
@@ -51,8 +52,13 @@ def read(file: str | os.PathLike | IO[bytes] | memoryview) -> tuple[int, int]:
         raise AudioError(str(getattr(error, 'error_string', error)).strip()) from error
     if not RATES[0] <= rate <= RATES[1]:
         raise AudioError(f'a sampling rate of {rate} Hz')
-    if not 0 < samples < _LONGEST:
-        raise AudioError('no samples' if samples < 1 else 'its header does not say how long it is')
+    if samples >= _LONGEST:
+        if not isinstance(file, str | os.PathLike):
+            file.seek(0)
+            file = file.read()
+        samples = len(decode(file)[0])
+    if samples < 1:
+        raise AudioError('no samples')
     return samples, rate
 
 

@@ -121,10 +121,10 @@ class Listing:
 
 
 class Listed:
-    """The reader behind a Source: a listing, and how the bytes of an audio file are got."""
+    """The reader behind a Source: a listing, and how its audio is got."""
 
-    def __init__(self, listing: Listing, fetch: Callable[..., bytes]):
-        """``fetch(fields, *place)`` gives the content of the audio file of a record."""
+    def __init__(self, listing: Listing, fetch: Callable[..., bytes | pathlib.Path]):
+        """``fetch(fields, *place)`` gives a record's audio file: its content, or its path."""
         self.listing = listing
         self.index = listing.index
         self._fetch = fetch
@@ -136,7 +136,7 @@ class Listed:
         return len(self.listing)
 
     def read(self, row: int) -> dict[str, Any]:
-        """Record ``row``, its audio as the bytes of a file."""
+        """Record ``row``, its audio as the bytes of a file or as its path."""
         fields = self.listing.fields(row)
         return {**fields, 'audio': self._fetch(fields, *self.listing.place(row))}
 
