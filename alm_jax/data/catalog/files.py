@@ -54,6 +54,8 @@ class Files:
           ConfigError: no such folder.
         """
         self.root = pathlib.Path(manual_dir).expanduser().absolute()
+        self._root = os.path.normpath(self.root)
+        self._below = os.path.join(self._root, '')
         self._layout = layout
         if not self.root.is_dir():
             raise ConfigError(f'manual_dir {str(manual_dir)!r} does not exist.{self._wanted()}')
@@ -62,7 +64,7 @@ class Files:
         weakref.finalize(self, shutil.rmtree, own, ignore_errors=True)
         self._archives: dict[str, list[pathlib.Path]] = {}  # folder -> archives
         self._members: dict[pathlib.Path, archives.Members] = {}
-        self._stems: dict[pathlib.Path, np.ndarray] = {}  # folder -> sorted hashes
+        self._stems: dict[str, np.ndarray] = {}  # folder -> sorted hashes
         self._found_last: dict[str, str] = {}  # folder -> the ending its last file had
 
     def csv(self, *names: str, **options: Any) -> Iterator[rows.Row]:
@@ -243,10 +245,14 @@ class Files:
         return f'\nWhat --manual_dir must hold:\n{self._layout}' if self._layout else ''
 
     def _path(self, name: str) -> pathlib.Path:
-        path = pathlib.Path(os.path.normpath(self.root / name))  # links stay links
-        if not path.is_relative_to(self.root) or '\0' in name:
+        return pathlib.Path(self._place(name))
+
+    def _place(self, name: str) -> str:
+        """``name`` as a path; text, because audio is looked up millions of times."""
+        place = os.path.normpath(os.path.join(self._root, name))  # links stay links
+        if not (place == self._root or place.startswith(self._below)) or '\0' in name:
             raise ConfigError(f'{name!r} leads out of {self.root}.')
-        return path
+        return place
 
     def _open(self, names: Sequence[str]) -> tuple[str, IO[bytes]]:
         for name in names:
@@ -269,29 +275,30 @@ class Files:
         return None
 
     def _audio_file(self, folder: str, stem: str, given: str) -> Clip | None:
-        if not self._may_hold(self._path(f'{folder}/{stem}' if folder else stem)):
+        place = self._place(f'{folder}/{stem}' if folder else stem)
+        if not self._may_hold(place):
             return None
         likely = [ending for ending in (given, self._found_last.get(folder)) if ending]
         for ending in dict.fromkeys([*likely, *archives.AUDIO, '.WAV', '.MP3', '.FLAC']):
-            path = self._path(f'{folder}/{stem}{ending}' if folder else stem + ending)
-            if path.is_file():
+            if os.path.isfile(place + ending):
                 self._found_last[folder] = ending
-                return Clip(str(path))
+                return Clip(place + ending)
         return None
 
-    def _may_hold(self, path: pathlib.Path) -> bool:
+    def _may_hold(self, place: str) -> bool:
         """Whether a folder holds an audio file of this name, with any ending.
 
         Most names that are looked for are not there, and asking the disk for each with each ending
         would take longer than all else; so a folder is listed once, at 8 bytes a file.
         """
-        if path.parent not in self._stems:
-            names = os.listdir(path.parent) if path.parent.is_dir() else ()
-            hashes = [hash(os.path.splitext(n)[0]) for n in names if archives.audio_ending(n)]
-            self._stems[path.parent] = np.sort(np.array(hashes, np.int64))
-        hashes = self._stems[path.parent]
-        at = np.searchsorted(hashes, hash(path.name))
-        return bool(at < len(hashes) and hashes[at] == hash(path.name))
+        folder, name = os.path.split(place)
+        if folder not in self._stems:
+            names = os.listdir(folder) if os.path.isdir(folder) else ()
+            found = [hash(os.path.splitext(n)[0]) for n in names if archives.audio_ending(n)]
+            self._stems[folder] = np.sort(np.array(found, np.int64))
+        hashes, wanted = self._stems[folder], hash(name)
+        at = hashes.searchsorted(wanted)
+        return bool(at < len(hashes) and hashes[at] == wanted)
 
     def _audio_member(self, folder: str, stem: str) -> Clip | None:
         """The one in archives of the folder, else in those above it, by the path from there on."""
@@ -347,6 +354,8 @@ def _clip(found: tuple[str, str, archives.Span]) -> Clip:
 
 def _spellings(name: str) -> list[str]:
     """The forms that a name may have on disk, the given one first."""
+    if name.isascii() and ':' not in name:
+        return [name]
     plain = [name, *(name.replace(':', other) for other in _COLON), _SPACED_COLON.sub('_', name)]
     forms = [unicodedata.normalize(form, text) for text in plain for form in ('NFC', 'NFD')]
     return list(dict.fromkeys([*plain, *forms]))
