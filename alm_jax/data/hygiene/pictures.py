@@ -71,18 +71,34 @@ class Pictures:
         self._folder = folder
         self._count = count
         self._maps: dict[int, np.ndarray] = {}
-        chunks = [np.load(_patches_path(folder, start)) for start in range(0, count, _CLIPS)]
-        frames = [chunk['frames'] for chunk in chunks]
+        frames = self._arrays('frames')
         self._frames = np.concatenate([np.zeros(0, np.int64), *frames])
         self._starts = np.concatenate([np.zeros(0, np.int64), *(np.cumsum(f) - f for f in frames)])
-        self.patches = np.concatenate(
-            [np.zeros((0, DIMENSIONS), np.int8), *(chunk['patches'] for chunk in chunks)]
-        )
-        self.owner = np.concatenate([np.zeros(0, np.int64), *(c['owner'] for c in chunks)])
-        self.frame = np.concatenate([np.zeros(0, np.int64), *(c['frame'] for c in chunks)])
-        self.left_out = [
-            (int(row), reason) for c in chunks for row, reason in json.loads(str(c['left_out']))
-        ]
+
+    @functools.cached_property
+    def patches(self) -> np.ndarray:
+        return np.concatenate([np.zeros((0, DIMENSIONS), np.int8), *self._arrays('patches')])
+
+    @functools.cached_property
+    def owner(self) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.int64), *self._arrays('owner')])
+
+    @functools.cached_property
+    def frame(self) -> np.ndarray:
+        return np.concatenate([np.zeros(0, np.int64), *self._arrays('frame')])
+
+    @functools.cached_property
+    def left_out(self) -> list[tuple[int, str]]:
+        found = [json.loads(str(array)) for array in self._arrays('left_out')]
+        return [(row, reason) for chunk in found for row, reason in chunk]
+
+    def _arrays(self, name: str) -> list[np.ndarray]:
+        """One array of every chunk; the others of the file are not read."""
+        arrays = []
+        for start in range(0, self._count, _CLIPS):
+            with np.load(_patches_path(self._folder, start), allow_pickle=False) as chunk:
+                arrays.append(chunk[name])
+        return arrays
 
     def __len__(self) -> int:
         return self._count

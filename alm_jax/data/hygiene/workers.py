@@ -4,12 +4,14 @@ import collections
 import concurrent.futures
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 Item = TypeVar('Item')
 _AHEAD = 3  # items a process
+_the_work: Callable | None = None  # of a process that ``in_order`` started
 
 
 def in_order(
@@ -18,8 +20,8 @@ def in_order(
     """(item, ``work(item)``) of every item, in order.
 
     Args:
-      work: picklable; what it holds is sent to a process once an item, so it should be small.
-      items: a pass over them is enough.
+      work: picklable; sent to each process once.
+      items: of the work; sent as they come.
       workers: processes; 0 works in this one.
     """
     if workers < 1 or len(items) < 2:
@@ -27,12 +29,12 @@ def in_order(
         return
     context = multiprocessing.get_context('spawn')  # fork is unsafe beside a runtime's threads
     pool = concurrent.futures.ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_exit_with_parent
+        workers, mp_context=context, initializer=_start, initargs=(work,)
     )
     try:
         waiting: collections.deque[tuple[Item, concurrent.futures.Future]] = collections.deque()
         for item in items:
-            waiting.append((item, pool.submit(work, item)))
+            waiting.append((item, pool.submit(_work, item)))
             if len(waiting) > _AHEAD * workers:
                 done, future = waiting.popleft()
                 yield done, future.result()
@@ -40,6 +42,18 @@ def in_order(
             yield done, future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _start(work: Callable) -> None:
+    """Keeps the work of this process."""
+    global _the_work
+    _the_work = work
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent, which gets it too, ends them
+    _exit_with_parent()
+
+
+def _work(item: Any) -> Any:
+    return _the_work(item)
 
 
 def _exit_with_parent() -> None:
