@@ -13,7 +13,7 @@ import safetensors
 from safetensors import numpy as safetensors_numpy
 
 from alm_jax import config as config_lib
-from alm_jax.interop import name_tables, packaged_weights
+from alm_jax.interop import name_tables, packaged_weights, pretrained, tensor_files
 from alm_jax.training.param_names import flatten_canonical, unflatten_canonical
 
 PACKAGED = 'packaged:'
@@ -66,9 +66,11 @@ def initialise(
       params: parameter tree whose first level are the parts; jax or numpy arrays. Stacked layers
         are matched by their canonical names.
       extra: other collections ({'batch_stats': {part: ...}}), or {}.
-      spec: part -> 'packaged:yamnet', 'packaged:minilm', a safetensors file, or a folder with
-        model.safetensors, in our names or those of a Hugging Face BertModel; or, for a linear
-        projection, 'identity' or 'class_names:yamnet'.
+      spec: part -> 'packaged:yamnet', 'packaged:minilm', 'packaged:whisper_tiny_en', a
+        safetensors file or a folder with one, in our names or those of a Hugging Face BertModel, or
+        a folder that ``from_pretrained`` reads; or, for a linear projection, 'identity' or
+        'class_names:yamnet'. Of a whole system's weights the part is taken that fits best, such as
+        Whisper's encoder.
       data_dir: where packaged weights are cached.
       embed_text: (params, extra, texts) -> [texts, d], for class names; they are embedded after all
         else is in place.
@@ -94,7 +96,7 @@ def initialise(
                 name = source.removeprefix(CLASS_NAMES)
                 weights = _class_name_head(name, data_dir, embed, _kernel_shape(flat, part), part)
             else:
-                weights = _read(source, data_dir)
+                weights = _part_that_fits(_read(source, data_dir), _names(flat, part))
         except packaged_weights.WeightsUnavailable as error:
             report.scratch[part] = str(error)
             continue
@@ -152,6 +154,23 @@ def _under(part: str, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray
     return {name(key): value for key, value in weights.items()}
 
 
+def _names(flat: Mapping[str, Any], part: str) -> set[str]:
+    """What of ``flat`` belongs to a part, by its names within it."""
+    found = [name for name in flat if name.removeprefix(EXTRA).startswith(part + '/')]
+    return {name.replace(part + '/', '', 1) for name in found}
+
+
+def _part_that_fits(weights: Mapping[str, np.ndarray], ours: set[str]) -> Mapping[str, np.ndarray]:
+    """The weights, or those under one of their first names ('encoder/') when more of these fit."""
+    tops = sorted({name.removeprefix(EXTRA).partition('/')[0] for name in weights})
+    parts = [weights]
+    for top in tops:
+        prefixes = (f'{top}/', f'{EXTRA}{top}/')
+        within = {n: w for n, w in weights.items() if n.startswith(prefixes)}
+        parts.append({name.replace(f'{top}/', '', 1): w for name, w in within.items()})
+    return max(parts, key=lambda part: len(ours.intersection(part)))
+
+
 def _fitting(flat, weights, part, source, report) -> dict[str, np.ndarray]:
     """The weights that the model has a place for; the rest goes into the report."""
     ours = {name for name in flat if name.removeprefix(EXTRA).startswith(part + '/')}
@@ -178,12 +197,22 @@ def _read(source: str, data_dir: pathlib.Path) -> dict[str, np.ndarray]:
         path = packaged_weights.fetch(source.removeprefix(PACKAGED), data_dir)
     else:
         path = pathlib.Path(source).expanduser()
+    if _is_of_a_family(path):
+        model = pretrained.from_pretrained(path, dtype=None)
+        return flatten_canonical({**model.params, **model.extra})
     file = path / 'model.safetensors' if path.is_dir() else path
     try:
         weights = safetensors_numpy.load_file(file)
     except (OSError, safetensors.SafetensorError) as error:
         raise config_lib.ConfigError(f'init_from: {file} cannot be read: {error}.') from error
     return name_tables.from_bert(weights)
+
+
+def _is_of_a_family(path: pathlib.Path) -> bool:
+    """Whether it has a config.json; BERT's own names are read as they are, without a pooler too."""
+    if not (path / 'config.json').is_file():
+        return False
+    return tensor_files.read_config(path).get('model_type') not in (None, 'bert')
 
 
 def _like(tree: Any, flat: Mapping[str, Any]) -> Any:

@@ -12,6 +12,7 @@ from jax.typing import DTypeLike
 from alm_jax import config as config_lib
 from alm_jax.models.audio.htsat import HtsAt
 from alm_jax.models.audio.spectrogram_transformer import SpectrogramTransformer
+from alm_jax.models.audio.whisper import WhisperEncoder
 from alm_jax.models.audio.yamnet import YamNet
 from alm_jax.models.projection import Projection
 from alm_jax.models.text.bert import Bert
@@ -19,6 +20,7 @@ from alm_jax.models.text.bert import Bert
 AUDIO_ENCODERS = {
     'htsat': HtsAt,
     'spectrogram_transformer': SpectrogramTransformer,
+    'whisper': WhisperEncoder,
     'yamnet': YamNet,
 }
 TEXT_ENCODERS = {'bert': Bert}

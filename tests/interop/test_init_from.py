@@ -10,7 +10,7 @@ from safetensors import numpy as safetensors_numpy
 
 from alm_jax.config import ConfigError
 from alm_jax.data.location import data_dir
-from alm_jax.interop import init_from
+from alm_jax.interop import families, init_from, pretrained
 
 
 def tree():
@@ -125,6 +125,25 @@ def test_class_names_need_a_classifier(weights):
     spec = {'audio_projection': 'class_names:minilm'}
     with pytest.raises(ConfigError, match='minilm is no classifier'):
         init_from.initialise(tree(), {}, spec, data_dir(), pytest.fail)  # before any text
+
+
+def test_a_part_of_a_whole_system(tmp_path):
+    """A Whisper folder for an audio tower: its encoder alone, decoder and all, is looked at."""
+    config = {'model_type': 'whisper', 'd_model': 16, 'vocab_size': 20, 'num_mel_bins': 8}
+    for part in ('encoder', 'decoder'):
+        config |= {f'{part}_layers': 2, f'{part}_attention_heads': 2, f'{part}_ffn_dim': 24}
+    config |= {'max_source_positions': 6, 'max_target_positions': 5}
+    family = families.find('whisper', 'here')
+    module = family.module(config)
+    whole = jax.jit(module.init)(jax.random.key(1), *family.inputs(config))['params']
+    source = tmp_path / 'whisper'
+    pretrained.save_pretrained(family.model(tmp_path, config, module, whole, {}), source)
+    start = jax.tree.map(jnp.zeros_like, {'audio': whole['encoder']})
+    params, _, report = init_from.initialise(start, {}, {'audio': str(source)}, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, params['audio'], whole['encoder'])
+    assert not report.missing
+    assert not report.unused
+    assert len(report.loaded) == 5 + 2 * 15 + 2
 
 
 def test_statistics_come_with_their_part_alone(tmp_path):
