@@ -1,9 +1,9 @@
 """Prepared datasets: ArrayRecord shards of tf.train.Example, in the layout that TFDS writes.
 
-They are read here directly: opening one costs milliseconds, and needs no dataset_info and no
-TensorFlow.
+They are read here directly: opening one costs milliseconds and needs no TensorFlow.
 """
 
+import json
 import os
 import pathlib
 import re
@@ -21,17 +21,20 @@ from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data import index, record
 
 _SHARD = re.compile(r'-(?P<split>[^-]+)\.array_record-(?P<shard>\d{5})-of-(?P<count>\d{5})$')
+OPEN_SHARDS = 128  # at once: a corpus has thousands, a process some hundred handles
 _RECORDS_A_READ = 64  # while building columns: bounds memory to tens of MB
 
 
 class ArrayRecords:
-    """The shards of one split, as the reader behind a Source."""
+    """The shards of one split, as the reader behind a Source; at most OPEN_SHARDS are open."""
 
     def __init__(self, folder_path: pathlib.Path, split: str):
         self._paths = shards(folder_path, split)
-        self._open: tuple[int, list] = (0, [])
+        self._open: tuple[int, dict] = (0, {})
         self.index = _cached_index(folder_path, split, self._paths, self._all_records)
-        counts = [reader.num_records() for reader in self._readers()]
+        counts = _shard_lengths(folder_path, split)
+        if len(counts) != len(self._paths) or sum(counts) != len(self.index):
+            counts = [self._reader(shard).num_records() for shard in range(len(self._paths))]
         self._starts = np.concatenate([[0], np.cumsum(counts)])
 
     def __len__(self) -> int:
@@ -40,30 +43,47 @@ class ArrayRecords:
     def read(self, row: int) -> dict[str, Any]:
         """Record ``row``; FLAC audio stays bytes."""
         shard = int(np.searchsorted(self._starts, row, side='right')) - 1
-        serialized = self._readers()[shard].read([row - int(self._starts[shard])])[0]
+        serialized = self._reader(shard).read([row - int(self._starts[shard])])[0]
         return parse_example(serialized)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_open': (0, [])}
+        return {**self.__dict__, '_open': (0, {})}
 
-    def _readers(self) -> list:
-        """Open files; a forked child must not share their offsets with its parent."""
+    def _reader(self, shard: int) -> array_record_module.ArrayRecordReader:
+        """An open file; a forked child must not share its parent's offsets.
+
+        The one opened first makes room; a thread that still reads it keeps it until it is done.
+        """
         if self._open[0] != os.getpid():
+            self._open = (os.getpid(), {})
+        readers = self._open[1]
+        reader = readers.get(shard)
+        if reader is None:
             options = 'readahead_buffer_size:0,max_parallelism:0'  # random access
-            readers = [
-                array_record_module.ArrayRecordReader(
-                    str(path), options, file_reader_buffer_size=1 << 16
-                )
-                for path in self._paths
-            ]
-            self._open = (os.getpid(), readers)
-        return self._open[1]
+            reader = array_record_module.ArrayRecordReader(
+                str(self._paths[shard]), options, file_reader_buffer_size=1 << 16
+            )
+            while len(readers) >= OPEN_SHARDS:
+                readers.pop(next(iter(readers)), None)
+            readers[shard] = reader
+        return reader
 
     def _all_records(self) -> Iterator[dict[str, Any]]:
-        for reader in self._readers():
+        for shard in range(len(self._paths)):
+            reader = self._reader(shard)
             for start in range(0, reader.num_records(), _RECORDS_A_READ):
                 stop = min(start + _RECORDS_A_READ, reader.num_records())
                 yield from map(parse_example, reader.read(start, stop))
+
+
+def _shard_lengths(folder_path: pathlib.Path, split: str) -> list[int]:
+    """Records of each shard as dataset_info.json tells; [] where it does not."""
+    try:
+        info = json.loads((folder_path / 'dataset_info.json').read_text(encoding='utf-8'))
+        found = [s['shardLengths'] for s in info['splits'] if s['name'] == split]
+        return [int(length) for lengths in found for length in lengths]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
 
 
 class Joined:
@@ -150,15 +170,18 @@ def _values(feature: Message) -> Sequence:
 
 
 def _cached_index(folder_path: pathlib.Path, split: str, paths, records) -> index.Index:
-    """The index beside the shards, or one built from ``records()`` and written there.
+    """The index beside the shards: the builder's, or one built from ``records()`` and kept.
 
     It names the shards it was made from; when they change it is made again.
     """
     cache = folder_path / f'index-{split}.arrow'
     made_from = shards_digest(paths)
+    prepared = (folder_path / 'checksums.json').exists()
+    if not prepared:  # nothing else would tell one content from another of the same size
+        made_from += repr([path.stat().st_mtime_ns for path in paths])
     try:
         found = index.Index.open(cache)
-        if found.made_from == made_from:
+        if found.made_from == made_from or (prepared and found.made_from.startswith(made_from)):
             return found
     except (OSError, ConfigError):
         pass  # absent, damaged or of an older layout
@@ -171,5 +194,5 @@ def _cached_index(folder_path: pathlib.Path, split: str, paths, records) -> inde
 
 
 def shards_digest(paths: Sequence[pathlib.Path]) -> str:
-    """Names and sizes of shards: what an index says it was made from."""
+    """Names and sizes of shards: the first part of what an index says it was made from."""
     return repr([(path.name, path.stat().st_size) for path in paths])

@@ -77,6 +77,20 @@ def test_columns_are_cached_and_the_cache_is_used_until_a_shard_changes(copied, 
     assert len(sources.open_source(f'{NAME}:train', copied)) == 7
 
 
+def test_no_more_shards_are_open_than_may_be(copied, monkeypatch):
+    monkeypatch.setattr(array_records, 'OPEN_SHARDS', 2)
+    train = sources.open_source(f'{NAME}:train', copied)
+    assert not train._reader._open[1]  # lengths are known from dataset_info.json
+    ids = [train[i]['id'] for i in (*range(len(train)), 0, 32)]
+    assert ids[:33] == train.columns['id'].tolist()
+    assert len(train._reader._paths) == 3
+    assert len(train._reader._open[1]) == 2
+    (info,) = copied.rglob('dataset_info.json')
+    info.unlink()
+    again = sources.open_source(f'{NAME}:train', copied)
+    assert [again[i]['id'] for i in range(33)] == ids[:33]
+
+
 def test_a_damaged_cache_is_built_again(copied):
     sources.open_source(f'{NAME}:train', copied)
     (cache,) = copied.rglob('index-train.arrow')

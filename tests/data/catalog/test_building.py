@@ -395,7 +395,7 @@ def test_indices_of_many_shards_become_one(tmp_path):
         job = shards.Job('', str(tmp_path / f'shard{start}'), str(tmp_path / f'{start}.json'))
         index.write(job.index_part(), rows[start : start + 4])
         pathlib.Path(job.shard).touch()
-        parts.append((job, {}))
+        parts.append((job, {'sha256': str(start)}))
     builder._merge_indices(tmp_path / 'index.arrow', parts)
     merged = index.Index.open(tmp_path / 'index.arrow')
     assert merged.numpy('id').tolist() == [str(n) for n in range(30)]

@@ -306,6 +306,8 @@ def _merge_indices(path: pathlib.Path, parts: Sequence[_Made]) -> None:
                 waiting = []
 
     made_from = array_records.shards_digest([pathlib.Path(job.shard) for job, _ in parts])
+    # Sizes are rounded up to blocks, and plans are kept by what an index was made from.
+    made_from += repr([result['sha256'] for _, result in parts])
     index.write_batches(path, batches(), made_from)
 
 
