@@ -29,6 +29,7 @@ RUNTIME = [
 ]
 INTEROP_TESTS = [
     'gguf>=0.17',
+    'jiwer>=4.0',
     'torch==2.13.0',
     'transformers>=5.0',
     'librosa>=0.11',

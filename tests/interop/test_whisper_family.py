@@ -215,3 +215,28 @@ def test_features_are_those_of_the_reference(feature_size, recordings):
     mel = features(x)
     assert features.front_end.name == f'whisper_{feature_size}'
     parity.check({'log-mel': (mel, theirs.transpose(0, 2, 1))})
+
+
+@pytest.mark.slow_local
+@pytest.mark.parametrize(('width', 'depth', 'heads'), [(384, 4, 6), (512, 6, 8)])
+def test_published_sizes(tmp_path, width, depth, heads):
+    """Tiny and base, two windows of 30 s, random weights."""
+    size = {
+        'd_model': width,
+        'encoder_layers': depth,
+        'decoder_layers': depth,
+        'encoder_attention_heads': heads,
+        'decoder_attention_heads': heads,
+        'encoder_ffn_dim': 4 * width,
+        'decoder_ffn_dim': 4 * width,
+        'num_mel_bins': 80,
+        'max_source_positions': 1500,
+    }
+    torch.manual_seed(0)
+    theirs = transformers.WhisperForConditionalGeneration(
+        transformers.WhisperConfig(**size, attn_implementation='eager')
+    )
+    ours = parity.saved(theirs, tmp_path)
+    with torch.no_grad():
+        _, pairs, masks = intermediates(ours, theirs, mels(size), 9)
+    parity.check(pairs, masks)
