@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from alm_jax.audio import keyed
 from alm_jax.audio.decode import AudioError
 
 EVALUATION_POLICY = 'consecutive windows, last dropped below half, mean'
@@ -26,8 +27,7 @@ def crop_start(num_samples: int, length: int, key: int | np.ndarray) -> int:
     """The first sample of the window that ``crop`` takes from a clip of ``num_samples``."""
     if num_samples <= length:
         return 0
-    generator = np.random.Generator(np.random.Philox(key=key))
-    return int(generator.integers(0, num_samples - length + 1))
+    return int(keyed.generator(key).integers(0, num_samples - length + 1))
 
 
 def windows(x: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -53,7 +53,13 @@ class BatchMaker:
 
     def __call__(self, data_step: int) -> dict[str, np.ndarray]:
         """The batch: arrays with one row a row of the plan."""
-        return stacked(self.make(data_step, range(self.num_rows)).rows)
+        return self.whole(data_step)[0]
+
+    def whole(self, data_step: int) -> tuple[dict[str, np.ndarray], Made]:
+        """All rows of this host as one array a name, and what it took to make them."""
+        rows: dict[int, dict[str, Any]] = {n: {} for n in range(self.num_rows)}
+        made = self.make(data_step, range(self.num_rows), lambda n, row: rows[n].update(row))
+        return stacked(list(rows.values())), made
 
     @property
     def num_rows(self) -> int:
@@ -64,30 +70,42 @@ class BatchMaker:
         self,
         data_step: int,
         numbers: Sequence[int],
+        place: Callable[[int, Mapping[str, Any]], None],
         reading: Callable[[int, int], None] = lambda number, attempt: None,
     ) -> Made:
-        """Some rows of this host.
+        """Makes some rows of this host.
 
         Args:
           data_step: the batch.
           numbers: of the rows, counted from the first of this host.
+          place: given (number, arrays) of a row as soon as its audio is made, and again when the
+            texts of all rows are tokens.
           reading: told (number, attempt) of each row before its records are read.
 
         Raises:
           ConfigError: a record that cannot be read, or not be used while on_bad is 'fail'; names
             it. Any other exception is a defect; a note names the record.
         """
-        planned = plan.plan(self.seed, data_step, self.mixture, self.batch_size)[self.rows]
-        made = Made()
-        for number in numbers:
-            made.rows.append(self._row(planned[number], data_step, number, made, reading))
-        batch_text.tokenise(made.rows, self.tokenizer, self.text_length, self.negatives)
+        planned = self._planned(data_step, numbers)
+        made, texts = Made(), []
+        for number, first in zip(numbers, planned):
+            row = self._row(first, data_step, number, made, reading)
+            place(number, {n: row.pop(n) for n in list(row) if _is_numeric(row[n])})
+            texts.append(row)
+        batch_text.tokenise(texts, self.tokenizer, self.text_length, self.negatives)
+        for number, row in zip(numbers, texts):
+            place(number, row)
         return made
 
     def names(self, data_step: int, number: int, attempt: int = 0) -> str:
         """The records of a row, for messages."""
-        row = plan.plan(self.seed, data_step, self.mixture, self.batch_size)[self.rows][number]
+        (row,) = self._planned(data_step, [number])
         return self._names(plan.substitute(row, attempt, self.mixture) if attempt else row)
+
+    def _planned(self, data_step: int, numbers: Sequence[int]) -> list[plan.Row]:
+        slots = range(*self.rows.indices(self.batch_size))
+        slots = [slots[number] for number in numbers]
+        return plan.plan(self.seed, data_step, self.mixture, self.batch_size, slots)
 
     def _row(
         self, first: plan.Row, data_step: int, number: int, made: Made, reading: Callable
@@ -150,6 +168,10 @@ def _is_of_the_system(error: BaseException | None) -> bool:
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__
     return error is not None
+
+
+def _is_numeric(value: Any) -> bool:
+    return isinstance(value, np.ndarray | np.generic)
 
 
 def stacked(rows: Sequence[dict[str, Any]]) -> dict[str, np.ndarray]:

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from alm_jax.config import ConfigError, did_you_mean
-from alm_jax.data import batch_maker, location, packing, plan, pools, sources, transforms, workers
+from alm_jax.data import location, packing, plan, pools, sources, transforms, workers
 from alm_jax.data.bad_records import POLICIES, BadRecord, BadRecords
 from alm_jax.data.batch_maker import BatchMaker
 from alm_jax.data.batch_text import Tokenizer
@@ -246,8 +246,8 @@ def _by_threads(
     import grain  # takes a second, and jax with it: workers do without
 
     def made(data_step: int) -> tuple[dict[str, np.ndarray], int, list[BadRecord]]:
-        found = make.make(data_step, range(make.num_rows))
-        return batch_maker.stacked(found.rows), found.read, found.bad
+        batch, found = make.whole(data_step)
+        return batch, found.read, found.bad
 
     threads = min(ahead, os.cpu_count() or 1)
     read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)

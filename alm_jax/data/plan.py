@@ -12,6 +12,7 @@ nothing is counted along the way. What is left of an epoch when a batch is full 
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -95,13 +96,25 @@ class Row:
     impulse: int | None = None
 
 
-def plan(seed: int, data_step: int, mixture: Mixture, batch_size: int) -> list[Row]:
-    """The rows of the global batch ``data_step``, in O(batch_size + BLOCK) at any step."""
+def plan(
+    seed: int,
+    data_step: int,
+    mixture: Mixture,
+    batch_size: int,
+    slots: Iterable[int] | None = None,
+) -> list[Row]:
+    """The rows of the global batch ``data_step``, in O(batch_size + BLOCK) at any step.
+
+    Args:
+      seed, data_step, mixture: what the rows depend on.
+      batch_size: rows of the global batch.
+      slots: numbers of the rows to return; all by default.
+    """
     window, datasets, ordinals = _draw(seed, data_step, mixture, batch_size)
     keys = entropy_of(seed, _ROW_KEY, data_step).generate_state(batch_size, np.uint64)
+    slots = range(batch_size) if slots is None else slots
     return [
-        _row(seed, mixture, window, dataset, ordinal, key)
-        for dataset, ordinal, key in zip(datasets.tolist(), ordinals.tolist(), keys.tolist())
+        _row(seed, mixture, window, int(datasets[s]), int(ordinals[s]), int(keys[s])) for s in slots
     ]
 
 

@@ -7,6 +7,8 @@ import enum
 
 import numpy as np
 
+from alm_jax.audio import keyed
+
 _BITS = 64
 
 
@@ -30,7 +32,7 @@ def part(key: int, purpose: Purpose) -> int:
 
 def generator(key: int, purpose: Purpose) -> np.random.Generator:
     """The generator of one purpose."""
-    return np.random.Generator(np.random.Philox(key=part(int(key), purpose)))
+    return keyed.generator(part(int(key), purpose))
 
 
 def nth(key: int, number: int) -> int:

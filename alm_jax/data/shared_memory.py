@@ -62,39 +62,54 @@ class Buffer:
         os.close(self.fd)
 
 
-def layout(row: Mapping[str, Any], rows: int) -> tuple[list[Field], int]:
-    """Where arrays of ``rows`` rows like this one lie, and the size of it all in bytes."""
-    fields, end = [], 0
-    for name in sorted(row):
-        value = np.asarray(row[name])
-        if value.dtype.hasobject or value.dtype.kind not in 'biufc':
-            raise TypeError(f'{name} of a row is {value.dtype}; a batch holds numbers.')
-        fields.append(Field(name, end, (rows, *value.shape), value.dtype.str))
-        end += rows * value.nbytes
-        end += -end % _ALIGNED
-    return fields, max(end, 1)
+class RowWriter:
+    """Puts rows where they belong in a batch; other processes put the others.
 
+    What a row holds may come in several calls: arrays that are made early are then not kept, which
+    leaves their memory, still in the cache, to the next row. All writers of a batch must agree on
+    the names of each call, as their order is that of the arrays in the buffer.
 
-def write_rows(buffer: Buffer, rows: Mapping[int, Mapping[str, Any]], total: int) -> list[Field]:
-    """Puts rows where they belong among ``total``; other processes put the others.
-
-    Raises:
-      OSError: the system has no memory left.
-      ValueError: rows of different shapes.
+    Attributes:
+      fields: of the arrays so far.
     """
-    fields, size = layout(next(iter(rows.values())), total)
-    buffer.reserve(size)
-    _, arrays = buffer.arrays(fields)
-    for number, row in rows.items():
-        for name, array in arrays.items():
-            value = np.asarray(row[name])
+
+    def __init__(self, buffer: Buffer, rows: int):
+        """A batch has ``rows`` rows."""
+        self.fields: list[Field] = []
+        self._buffer, self._rows, self._end = buffer, rows, 0
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def write(self, number: int, row: Mapping[str, Any]) -> None:
+        """Writes some arrays of row ``number``.
+
+        Raises:
+          OSError: the system has no memory left.
+          TypeError: what is no number. ValueError: another shape or dtype than that of other rows.
+        """
+        values = {name: np.asarray(row[name]) for name in sorted(row)}
+        if any(name not in self._arrays for name in values):
+            self._append(values)
+        for name, value in values.items():
+            array = self._arrays[name]
             if value.shape != array.shape[1:] or value.dtype != array.dtype:
                 raise ValueError(
                     f'{name} of row {number} is {value.dtype} {value.shape}, of others '
                     f'{array.dtype} {array.shape[1:]}.'
                 )
             array[number] = value
-    return fields
+
+    def _append(self, values: Mapping[str, np.ndarray]) -> None:
+        for name, value in values.items():
+            if name in self._arrays:
+                continue
+            if value.dtype.kind not in 'biufc':
+                raise TypeError(f'{name} of a row is {value.dtype}; a batch holds numbers.')
+            field = Field(name, self._end, (self._rows, *value.shape), value.dtype.str)
+            self.fields.append(field)
+            self._end += self._rows * value.nbytes
+            self._end += -self._end % _ALIGNED
+        self._buffer.reserve(max(self._end, 1))
+        _, self._arrays = self._buffer.arrays(self.fields)
 
 
 def _anonymous_file() -> int:

@@ -26,14 +26,17 @@ import numpy as np
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError
 from alm_jax.data.bad_records import BadRecord
-from alm_jax.data.shared_memory import Buffer, Field, write_rows
+from alm_jax.data.shared_memory import Buffer, Field, RowWriter
 
 _HELD = 4  # batches that the consumer may hold; of further ones it gets copies
 _PATIENCE = 5.0  # seconds for a worker to end by itself, or to be known as dead
 _NOTHING = -1
-# A worker has one thread, and keeps the memory of large arrays instead of giving it back to the
-# system for every clip, whose pages would have to be cleared again.
+# A worker has one thread, and (with glibc) keeps the memory of large arrays instead of giving it
+# back to the system after every clip, to get it again page by page.
 _ENVIRONMENT = {
+    'MALLOC_MMAP_THRESHOLD_': str(32 << 20),
+    'MALLOC_TRIM_THRESHOLD_': str(256 << 20),
+    'MALLOC_TOP_PAD_': str(64 << 20),
     'OMP_NUM_THREADS': '1',
     'OPENBLAS_NUM_THREADS': '1',
     'MKL_NUM_THREADS': '1',
@@ -44,15 +47,13 @@ _ENVIRONMENT = {
 
 @dataclasses.dataclass
 class Made:
-    """Rows, and what it took to make them.
+    """What it took to make rows.
 
     Attributes:
-      rows: {name: array} of each row.
       read: records that were read.
       bad: those that could not be used.
     """
 
-    rows: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     read: int = 0
     bad: list[BadRecord] = dataclasses.field(default_factory=list)
 
@@ -62,7 +63,7 @@ class Maker(Protocol):
 
     num_rows: int
 
-    def make(self, data_step: int, numbers: Sequence[int], reading: Any) -> Made: ...
+    def make(self, data_step: int, numbers: Sequence[int], place: Any, reading: Any) -> Made: ...
 
     def names(self, data_step: int, number: int, attempt: int) -> str: ...
 
@@ -308,9 +309,9 @@ def _made(
         status[:] = step, row, attempt
 
     try:
-        made = maker.make(step, numbers, reading)
-        fields = write_rows(buffer, dict(zip(numbers, made.rows)), total)
-        return fields, made.read, made.bad, None
+        writer = RowWriter(buffer, total)
+        made = maker.make(step, numbers, writer.write, reading)
+        return writer.fields, made.read, made.bad, None
     except Exception as error:
         return [], 0, [], (int(status[1]), _portable(error))
     finally:

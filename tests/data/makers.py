@@ -30,13 +30,16 @@ class Counting:
     def __init__(self, num_rows):
         self.num_rows = num_rows
 
-    def make(self, data_step, numbers, reading):
-        rows = []
+    def make(self, data_step, numbers, place, reading):
         for number in numbers:
             reading(number, 0)
-            rows.append(self.row(data_step, number))
+            row = self.row(data_step, number)
+            last = max(row)
+            place(number, {name: row[name] for name in row if name != last})
+        for number in numbers:
+            place(number, {last: self.row(data_step, number)[last]})
         bad = [BadRecord('counted', f'{data_step}/{n}', 'odd', data_step) for n in numbers if n % 2]
-        return Made(rows, read=len(rows), bad=bad)
+        return Made(read=len(numbers), bad=bad)
 
     def row(self, data_step, number):
         seed = 1000 * data_step + number

@@ -166,10 +166,10 @@ def source(recordings, config):
 def test_what_the_system_cannot_read_is_read_again(config, source, monkeypatch):
     monkeypatch.setattr(batch_maker, '_WAIT', 0.001)
     flaky = Flaky(source, failures=2)
-    made = maker(config, flaky).make(0, [0])
+    batch, made = maker(config, flaky).whole(0)
     assert made.bad == []
     expected = maker(config, source)(0)
-    np.testing.assert_array_equal(made.rows[0]['pcm'], expected['pcm'][0])
+    np.testing.assert_array_equal(batch['pcm'], expected['pcm'])
 
 
 def wrapped(error):
@@ -192,7 +192,7 @@ def test_what_the_system_never_reads_is_fatal_and_not_skipped(config, source, er
     monkeypatch.setattr(batch_maker, '_WAIT', 0.001)
     flaky = Flaky(source, failures=3, error=error)
     with pytest.raises(ConfigError, match=r"record '.*\.ogg' of .*: ") as raised:
-        maker(config, flaky).make(0, [0])
+        maker(config, flaky).whole(0)
     assert str(error) in str(raised.value)
     assert flaky.reads == 3
 
