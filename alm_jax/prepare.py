@@ -112,8 +112,7 @@ def listed() -> str:
         downloads = dataset.downloads(dataset.configs[0])
         fetched = f'\n  --download fetches {", ".join(downloads)}'
         layouts.append(
-            f'{name}: {dataset.title}, {dataset.homepage}\n  {layout}'
-            + fetched * bool(downloads)
+            f'{name}: {dataset.title}, {dataset.homepage}\n  {layout}' + fetched * bool(downloads)
         )
     return '\n'.join([*rows, '', 'What --manual_dir must hold:', '', *layouts])
 
