@@ -192,9 +192,7 @@ def test_a_name_in_two_archives_is_refused(tmp_path, clips):
     for part, number in (('train', 0), ('test', 1)):
         clips.zip(tmp_path / f'audio/{part}.zip', {'0.wav': number})
     files = Files(tmp_path)
-    with pytest.raises(
-        ConfigError, match=r"'0' could be any of .*test\.zip/0.*train\.zip/0"
-    ):
+    with pytest.raises(ConfigError, match=r"'0' could be any of .*test\.zip/0.*train\.zip/0"):
         files.audio('0.wav', 'audio')
     assert content(files.audio('0.wav', 'audio/train')) == clips.content('wav', 0)
 
