@@ -84,7 +84,8 @@ def continue_prompt(
     """Greedy continuation of prompts by a language model such as ``models.text.decoder``.
 
     Args:
-      module: takes (token ids, mask, embeddings_btd=, cache=, logits_at_bn=), has ``empty_cache``.
+      module: takes (token ids, mask, embeddings_btd=, cache=, logits_at_bn=), has ``empty_cache``
+        and ``one_by_one``.
       params: its parameters.
       token_ids_bt: int32 [b, t]; a negative one stands for the embedding given for it.
       token_mask_bt: bool [b, t]; prompts may be padded anywhere and hold a token at least.
@@ -106,8 +107,12 @@ def continue_prompt(
         logits_at_bn=last[:, None],
     )
 
+    stepper, step_params = module, params
+    if jax.default_backend() == 'cpu':  # elsewhere the second copy of the layers costs more
+        stepper, step_params = module.one_by_one(params)
+
     def step(token_b, cache):
-        outputs = module.apply({'params': params}, token_b[:, None], cache=cache)
+        outputs = stepper.apply({'params': step_params}, token_b[:, None], cache=cache)
         return outputs['logits'][:, 0], outputs['cache']
 
     return greedy(

@@ -1,5 +1,6 @@
 """Language models against transformers: Llama, Mistral, Qwen, Gemma and GPT-2 folders."""
 
+import functools
 import json
 
 import jax
@@ -129,13 +130,15 @@ def check_intermediates(model, reference, ids, mask):
     target *= mask[..., None]
 
     @jax.jit
-    def run(ids, x, mask, target):
+    def run(params, ids, x, mask, target):
+        apply = functools.partial(model.module.apply, {'params': params})
+
         def loss(x):
-            outputs = model(None, mask, embeddings_btd=x)
+            outputs = apply(None, mask, embeddings_btd=x)
             return jnp.sum(outputs['logits'] * target), outputs
 
         (_, outputs), gradient = jax.value_and_grad(loss, has_aux=True)(x)
-        return model(ids, mask)['embeddings'], outputs, gradient
+        return apply(ids, mask)['embeddings'], outputs, gradient
 
     theirs_ids, theirs_mask = torch.tensor(ids).long(), torch.tensor(mask).long()
     x = reference.get_input_embeddings()(theirs_ids).detach().requires_grad_()
@@ -143,7 +146,7 @@ def check_intermediates(model, reference, ids, mask):
         inputs_embeds=x, attention_mask=theirs_mask, output_hidden_states=True, use_cache=False
     )
     (theirs.logits * torch.tensor(target)).sum().backward()
-    embeddings, ours, gradient = run(ids, x.detach().numpy(), mask, target)
+    embeddings, ours, gradient = run(model.params, ids, x.detach().numpy(), mask, target)
     hidden = theirs.hidden_states
     pairs = {f'layer {i}': (ours['hidden'][i], h) for i, h in enumerate(hidden[1:-1])}
     pairs |= {

@@ -1,7 +1,7 @@
 """Transformer blocks and their stack, scanned over the layers."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -163,6 +163,7 @@ class TransformerBlock(nn.Module):
         return x_btd, (x_btd if cache is None else (x_btd, made))
 
 
+LAYERS = 'layers'
 SHARED_INPUTS = (nn.broadcast,) * 5  # of TransformerBlock, after x_btd
 CACHED = (*SHARED_INPUTS, (nn.broadcast, 0))
 
@@ -173,8 +174,9 @@ def transformer_stack(
     remat: str = 'none',
     kind: type[nn.Module] = TransformerBlock,
     in_axes: Any = nn.broadcast,
+    unrolled: bool = False,
     **block,
-) -> nn.Module:
+) -> Callable[..., tuple[jax.Array, Any]]:
     """``depth`` TransformerBlocks as one scanned module named 'layers'.
 
     Inside a compact method: ``x_btd, hidden_lbtd = transformer_stack(...)(x_btd, mask_bt)``; the
@@ -188,12 +190,17 @@ def transformer_stack(
       kind: of block: (x_btd, *inputs) -> (x_btd, what is stacked over the layers).
       in_axes: as nn.scan has it; all inputs are shared by default. CACHED is for calls with all of
         TransformerBlock's inputs, whose last is the cache's (index, layers).
+      unrolled: a loop over modules ``layers_0``, ``layers_1``, ... instead, for the parameters
+        that ``unroll`` makes. A scan copies each kernel out of its stack before it is used, which
+        for one token on a CPU takes twice as long as using it.
       **block: attributes of the block.
 
     Raises:
       ConfigError: for another ``remat``.
     """
     wrap = config_lib.choose(REMAT, remat, where='model.*.remat')
+    if unrolled:
+        return functools.partial(_loop, depth, wrap(kind), in_axes, block)
     scanned = nn.scan(
         wrap(kind),
         variable_axes={'params': 0},
@@ -201,4 +208,30 @@ def transformer_stack(
         in_axes=in_axes,
         length=depth,
     )
-    return scanned(name='layers', **block)
+    return scanned(name=LAYERS, **block)
+
+
+def _loop(depth, kind, in_axes, block, x_btd, *inputs):
+    """What the scan does, layer by layer; in a compact method."""
+    axes = (in_axes,) * len(inputs) if in_axes is nn.broadcast else in_axes
+    stacked = []
+    for layer in range(depth):
+        module = kind(name=f'{LAYERS}_{layer}', **block)
+        x_btd, y = module(x_btd, *_of_layer(axes, inputs, layer))
+        stacked.append(y)
+    return x_btd, jax.tree.map(lambda *leaves: jnp.stack(leaves), *stacked)
+
+
+def _of_layer(axes, inputs, layer: int):
+    if axes is nn.broadcast:
+        return inputs
+    if isinstance(axes, tuple):
+        return tuple(_of_layer(a, i, layer) for a, i in zip(axes, inputs))
+    return jax.tree.map(lambda leaf: leaf[layer], inputs)
+
+
+def unroll(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of a module with a stack for the same module with ``unrolled``."""
+    rest = {name: leaf for name, leaf in params.items() if name != LAYERS}
+    depth = jax.tree.leaves(params[LAYERS])[0].shape[0]
+    return rest | {f'{LAYERS}_{i}': _of_layer(0, params[LAYERS], i) for i in range(depth)}

@@ -69,6 +69,16 @@ def test_step_by_step_equals_all_at_once(decoder):
         assert difference[..., np.asarray(mask), :].max() <= 1e-5 * np.abs(whole[name]).max()
 
 
+def test_layer_by_layer_equals_the_scan(decoder):
+    apply, ids, mask = decoder
+    model, variables = Decoder(SIZE), jax.jit(Decoder(SIZE).init)(jax.random.key(0), ids, mask)
+    alone, params = model.one_by_one(variables['params'])
+    got = jax.jit(alone.apply)({'params': params}, ids, mask, cache=model.empty_cache(2, 9))
+    want = apply(ids, mask, cache=model.empty_cache(2, 9))
+    for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
 def test_given_embeddings_stand_where_ids_are_negative(decoder):
     apply, ids, mask = decoder
     want = apply(ids, mask)
