@@ -1,11 +1,11 @@
 """What the bytes of audio files tell that libsndfile does not: lengths, and missing ends."""
 
-import functools
 import io
 import os
 import stat
 
-_TAIL = 1 << 17  # bytes; two Ogg pages have at most 130,614
+_OGG_PAGE = 65307  # bytes at most
+_FLAC_TAIL = 1 << 15  # bytes: a frame of 4096 samples of two channels of 24 bits
 _CRC_8 = 0x07  # polynomial of FLAC's frame headers
 _FLAC_HEADER = 16  # bytes at most
 _FLAC_BLOCKS = {1: 192, **{code: 144 << code for code in range(2, 6)}}  # code -> samples
@@ -22,40 +22,40 @@ class Content:
 
     def __init__(self, source: str | os.PathLike | bytes):
         """Opens the file. Raises OSError."""
-        self._file = None
+        self._fd = -1
         if not isinstance(source, bytes):
-            self._file = open(source, 'rb', buffering=0)  # noqa: SIM115, closed by close
-            status = os.fstat(self._file.fileno())
-            if not stat.S_ISREG(status.st_mode):  # a pipe, for example
-                with self._file:
-                    source = self._file.readall()
-                self._file = None
-        self._bytes = b'' if self._file else source
-        self.size = status.st_size if self._file else len(source)
+            status = os.stat(source)
+            if stat.S_ISREG(status.st_mode):
+                self._fd = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+            else:  # a pipe, for example
+                with open(source, 'rb') as file:
+                    source = file.read()
+        self._bytes = source
+        self.size = len(source) if self._fd < 0 else status.st_size
 
     def open(self) -> int | io.BytesIO:
         """What libsndfile reads from, from the beginning on."""
-        if not self._file:
+        if self._fd < 0:
             return io.BytesIO(self._bytes)
-        self._file.seek(0)
-        return self._file.fileno()
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        return self._fd
 
     def read(self, start: int, size: int) -> bytes:
         """At most ``size`` bytes."""
-        if not self._file:
+        if self._fd < 0:
             return self._bytes[start : start + size]
-        return os.pread(self._file.fileno(), size, start)
+        return os.pread(self._fd, size, start)
 
-    @functools.cached_property
-    def tail(self) -> bytes:
-        """The last bytes: two pages of Ogg, several frames of FLAC."""
-        start = max(0, self.size - _TAIL)
+    def tail(self, size: int) -> bytes:
+        """The last bytes, at most ``size``."""
+        start = max(0, self.size - size)
         return self.read(start, self.size - start)
 
     def close(self) -> None:
         """Closes a file."""
-        if self._file:
-            self._file.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = -1
 
 
 def ogg_is_cut_off(content: Content) -> bool:
@@ -64,7 +64,8 @@ def ogg_is_cut_off(content: Content) -> bool:
     Its segment table gives its size (RFC 3533). The end-of-stream flag proves nothing: real
     encoders forget it.
     """
-    page = content.tail[max(0, content.tail.rfind(b'OggS')) :]
+    tail = content.tail(_OGG_PAGE)
+    page = tail[max(0, tail.rfind(b'OggS')) :]
     return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
 
 
@@ -74,7 +75,7 @@ def vorbis_last_page(content: Content) -> int:
     libsndfile (1.2.2) counts the samples of that page from its end, which the encoder has cut, and
     so seeks to a wrong place in it. The page before says how many samples have ended with it.
     """
-    tail = content.tail
+    tail = content.tail(2 * _OGG_PAGE)
     at = tail.rfind(b'OggS', 0, max(0, tail.rfind(b'OggS')))
     return max(0, int.from_bytes(tail[at + 6 : at + 14], 'little', signed=True)) if at >= 0 else 0
 
@@ -112,7 +113,7 @@ def flac_has_last_frame(content: Content, num_samples: int) -> bool:
     RFC 9639, sections 8.2 and 9.1.
     """
     block = int.from_bytes(content.read(10, 2), 'big')  # the largest, and of all frames if fixed
-    tail = content.tail
+    tail = content.tail(_FLAC_TAIL)
     end = len(tail)
     while (at := tail.rfind(b'\xff', 0, end)) >= 0:
         end = at

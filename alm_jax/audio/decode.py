@@ -270,7 +270,7 @@ class _File:
         low, high = float(x.min()), float(x.max())  # NaN if any sample is
         if not (low >= -16.0 and high <= 16.0):
             raise self._out_of_range(x)
-        return x if low >= -1.0 and high <= 1.0 else np.clip(x, -1.0, 1.0)
+        return x if low >= -1.0 and high <= 1.0 else np.clip(x, -1.0, 1.0, out=x)
 
     def _out_of_range(self, x: np.ndarray) -> AudioError:
         if bad := int(np.count_nonzero(~np.isfinite(x))):
