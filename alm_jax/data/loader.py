@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -232,30 +234,40 @@ def batches(
     )
     bad = BadRecords(config.data.max_bad_share, quarantine)
     if not config.data.workers:
-        return Batches(_by_threads(make, config.data.prefetch, start_step), bad)
+        return Batches(_Threads(make, config.data.prefetch, start_step), bad)
     made = workers.Workers(
         make, config.data.workers, ahead=config.data.prefetch, first_step=start_step
     )
     return Batches(made, bad)
 
 
-def _by_threads(
-    make: BatchMaker, ahead: int, first_step: int
-) -> Iterator[tuple[dict[str, np.ndarray], int, list[BadRecord]]]:
+class _Threads(Iterator):
     """What ``Workers`` gives, from threads of this process: one a core, as far as there is work."""
-    import grain  # takes a second, and jax with it: workers do without
 
-    def made(data_step: int) -> tuple[dict[str, np.ndarray], int, list[BadRecord]]:
-        batch, found = make.whole(data_step)
-        return batch, found.read, found.bad
+    def __init__(self, make: BatchMaker, ahead: int, first_step: int):
+        import grain  # takes a second, and jax with it: workers do without
 
-    threads = min(ahead, os.cpu_count() or 1)
-    read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
-    iterator = iter(grain.MapDataset.range(first_step, _NEVER_ENDS).map(made).to_iter_dataset(read))
-    try:
-        yield from iterator
-    finally:
-        iterator.close()
+        def made(data_step: int) -> tuple[dict[str, np.ndarray], int, list[BadRecord]]:
+            batch, found = make.whole(data_step)
+            return batch, found.read, found.bad
+
+        threads = min(ahead, os.cpu_count() or 1)
+        read = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+        steps = grain.MapDataset.range(first_step, _NEVER_ENDS)
+        iterator = iter(steps.map(made).to_iter_dataset(read))
+        self._iterator, self._lock = iterator, threading.Lock()
+        self._stop = weakref.finalize(self, iterator.close)
+
+    def __next__(self) -> tuple[dict[str, np.ndarray], int, list[BadRecord]]:
+        with self._lock:
+            if not self._stop.alive:
+                raise StopIteration
+            return next(self._iterator)
+
+    def close(self) -> None:
+        """Ends the threads, when the batch that another thread waits for is made."""
+        with self._lock:
+            self._stop()
 
 
 def eval_clips(
