@@ -17,7 +17,7 @@ from alm_jax.interop import families, pretrained
 
 SIZE = {
     'hidden_size': 48,
-    'num_hidden_layers': 3,
+    'num_hidden_layers': 2,
     'num_attention_heads': 4,
     'num_key_value_heads': 2,
     'intermediate_size': 80,
@@ -29,7 +29,7 @@ SIZE = {
 }
 GPT2 = {
     'n_embd': 48,
-    'n_layer': 3,
+    'n_layer': 2,
     'n_head': 4,
     'n_positions': 64,
     'vocab_size': 90,
@@ -63,7 +63,7 @@ FAMILIES = {
     ),
     'qwen2': (
         'Qwen2',
-        {**SIZE, 'use_sliding_window': True, 'sliding_window': 3, 'max_window_layers': 2},
+        {**SIZE, 'use_sliding_window': True, 'sliding_window': 3, 'max_window_layers': 1},
     ),
     'qwen3': ('Qwen3', {**SIZE, 'head_dim': 16, 'rope_parameters': YARN}),
     'gemma': ('Gemma', GEMMA),
@@ -115,6 +115,15 @@ def reference_of(name, kind, options):
     head = 'LMHeadModel' if name == 'gpt2' else 'ForCausalLM'
     torch.manual_seed(0)
     return getattr(transformers, f'{kind}{head}')(config)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def one_thread():
+    """Torch's threads wait for each other longer than models this small take."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope='module', params=FAMILIES)

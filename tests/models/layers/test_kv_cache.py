@@ -8,7 +8,7 @@ from flax import linen as nn
 
 from alm_jax.models.layers import kv_cache, rotary, transformer
 
-WIDTH, HEADS, DEPTH, SLOTS = 32, 4, 3, 9
+WIDTH, HEADS, DEPTH, SLOTS = 32, 4, 2, 9
 
 
 class _Decoder(nn.Module):
@@ -39,7 +39,8 @@ def decoder():
     mask = np.ones((2, SLOTS), bool)
     mask[1, 2:4] = False  # a prompt that is padded at its end, then goes on
     module = _Decoder()
-    variables = jax.jit(module.init)(jax.random.key(0), x, mask, memory, memory_mask)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), x, mask, memory, memory_mask)
+    variables = jax.tree.map(lambda s: np.float32(0.2 * rng.standard_normal(s.shape)), shapes)
     whole = jax.jit(module.apply)(variables, x, mask, memory, memory_mask)
     return jax.jit(module.apply), variables, (x, mask, memory, memory_mask), whole
 
@@ -61,11 +62,12 @@ def test_step_by_step_equals_all_at_once(decoder):
 
 
 def test_padding_between_moves_nothing(decoder):
-    """The row whose prompt was padded, without the padding: positions count tokens."""
+    """The row whose prompt was padded, its padding at the end: positions count tokens."""
     apply, variables, (x, mask, memory, memory_mask), whole = decoder
-    short = x[1:, mask[1]]
-    got = apply(variables, short, np.ones(short.shape[:2], bool), memory[1:], memory_mask[1:])
-    assert np.abs(got[0] - whole[1][mask[1]]).max() <= 1e-5 * np.abs(whole).max()
+    order = np.argsort(~mask[1], kind='stable')
+    got = apply(variables, x[:, order], mask[:, order], memory, memory_mask)
+    want = whole[1][mask[1]]
+    assert np.abs(got[1][: len(want)] - want).max() <= 1e-5 * np.abs(want).max()
 
 
 def test_a_window_counts_tokens():

@@ -23,13 +23,26 @@ SIZE = Size(
 LENGTHS = (9, 4)
 
 
+MODEL = Decoder(SIZE)
+
+
 @pytest.fixture(scope='module')
-def decoder():
-    model = Decoder(SIZE)
+def batch():
     ids = jax.random.randint(jax.random.key(1), (2, 9), 0, 50)
-    mask = jnp.arange(9) < jnp.array(LENGTHS)[:, None]
-    variables = jax.jit(model.init)(jax.random.key(0), ids, mask)
-    return jax.jit(lambda *args, **options: model.apply(variables, *args, **options)), ids, mask
+    return ids, jnp.arange(9) < jnp.array(LENGTHS)[:, None]
+
+
+@pytest.fixture(scope='module')
+def params(batch):
+    shapes = jax.eval_shape(MODEL.init, jax.random.key(0), *batch)['params']
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda s: jnp.float32(0.2 * rng.standard_normal(s.shape)), shapes)
+
+
+@pytest.fixture(scope='module')
+def decoder(params, batch):
+    apply = jax.jit(lambda *args, **options: MODEL.apply({'params': params}, *args, **options))
+    return apply, *batch
 
 
 def true_rows(values, mask):
@@ -56,8 +69,7 @@ def test_step_by_step_equals_all_at_once(decoder):
     """With windowed layers; then a longer call into the same cache."""
     apply, ids, mask = decoder
     whole = apply(ids, mask)
-    model = Decoder(SIZE)
-    outputs = apply(ids[:, :3], mask[:, :3], cache=model.empty_cache(2, 9))
+    outputs = apply(ids[:, :3], mask[:, :3], cache=MODEL.empty_cache(2, 9))
     steps = [outputs]
     for t in range(3, 6):
         outputs = apply(ids[:, t : t + 1], mask[:, t : t + 1], cache=outputs['cache'])
@@ -69,12 +81,12 @@ def test_step_by_step_equals_all_at_once(decoder):
         assert difference[..., np.asarray(mask), :].max() <= 1e-5 * np.abs(whole[name]).max()
 
 
-def test_layer_by_layer_equals_the_scan(decoder):
+def test_layer_by_layer_equals_the_scan(decoder, params):
     apply, ids, mask = decoder
-    model, variables = Decoder(SIZE), jax.jit(Decoder(SIZE).init)(jax.random.key(0), ids, mask)
-    alone, params = model.one_by_one(variables['params'])
-    got = jax.jit(alone.apply)({'params': params}, ids, mask, cache=model.empty_cache(2, 9))
-    want = apply(ids, mask, cache=model.empty_cache(2, 9))
+    alone, unrolled = MODEL.one_by_one(params)
+    cache = MODEL.empty_cache(2, 9)
+    got = jax.jit(alone.apply)({'params': unrolled}, ids, mask, cache=cache)
+    want = apply(ids, mask, cache=cache)
     for ours, theirs in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
@@ -100,11 +112,10 @@ def test_logits_of_some_positions(decoder):
     assert apply(ids, mask, logits_at_bn=at[:, :0])['logits'].shape == (2, 0, 50)
 
 
-def test_bfloat16_keeps_logits_in_float32(decoder):
+def test_bfloat16_keeps_logits_in_float32(decoder, params):
     apply, ids, mask = decoder
-    model = Decoder(SIZE, dtype=jnp.bfloat16)
-    variables = jax.jit(model.init)(jax.random.key(0), ids, mask)
-    outputs = jax.jit(model.apply)(variables, ids, mask)
+    model = MODEL.clone(dtype=jnp.bfloat16)
+    outputs = jax.jit(model.apply)({'params': params}, ids, mask)
     assert outputs['logits'].dtype == jnp.float32
     assert outputs['hidden'].dtype == jnp.bfloat16
     high = apply(ids, mask)['logits']
