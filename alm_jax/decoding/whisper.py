@@ -98,7 +98,7 @@ def transcribe(
     """Greedy decoding of encoded windows.
 
     Args:
-      module: has ``decode`` and ``empty_cache``, such as models.whisper.Whisper.
+      module: has ``decode``, ``empty_cache`` and ``one_by_one``, such as models.whisper.Whisper.
       params: its parameters.
       memory_bsd: the encoder's output, [b, s, d].
       prompt_bt: int32 [b, t], the task's tokens.
@@ -110,15 +110,25 @@ def transcribe(
       and stands after it too.
     """
     batch, length = prompt_bt.shape
-    decode = functools.partial(module.apply, {'params': params}, method='decode')
-    last = jnp.full((batch, 1), length - 1)
-    cache = module.empty_cache(batch, length + max_tokens - 1)
-    outputs = decode(prompt_bt, None, memory_bsd, cache=cache, logits_at_bn=last)
+    outputs = module.apply(
+        {'params': params},
+        prompt_bt,
+        None,
+        memory_bsd,
+        cache=module.empty_cache(batch, length + max_tokens - 1),
+        logits_at_bn=jnp.full((batch, 1), length - 1),
+        method='decode',
+    )
     history = rules.start(batch)
+    stepper, step_params = module, params
+    if jax.default_backend() == 'cpu':  # elsewhere the second copy of the layers costs more
+        stepper, step_params = module.one_by_one(params)
 
     def step(token_b, state):
         cache, history = state
-        outputs = decode(token_b[:, None], cache=cache)
+        outputs = stepper.apply(
+            {'params': step_params}, token_b[:, None], cache=cache, method='decode'
+        )
         history = rules.append(history, token_b)
         return rules.apply(outputs['logits'][:, 0], history), (outputs['cache'], history)
 

@@ -48,3 +48,8 @@ class Whisper(nn.Module):
     def empty_cache(self, batch: int, length: int) -> kv_cache.Cache:
         """Of the decoder, for ``length`` tokens of prompt and text."""
         return self.decoder.empty_cache(batch, length)
+
+    def one_by_one(self, params):
+        """(module, parameters) whose decoder has no stack, see WhisperDecoder."""
+        decoder, decoder_params = self.decoder.one_by_one(params['decoder'])
+        return self.clone(decoder=decoder), {**params, 'decoder': decoder_params}
