@@ -9,7 +9,7 @@ batches of 64. All four run in this one process tree and take turns; a turn star
 are idle and when what was made ahead has been used up. Medians over the rounds.
 
   limit       as many processes as the others have, each decoding the 5 s (libsndfile seeks there)
-              and resampling them, and nothing else
+              and resampling them, and nothing else; with the allocator settings of our workers
   alm_jax     loader.batches on the folder, with captions and tokens
   torch       DataLoader, soundfile (seeking as well) and soxr in __getitem__, float32 batches
   webdataset  the same files in tars of 50, the same decoding, DataLoader of batches
@@ -20,6 +20,7 @@ frames earlier and drops them.
 
 import io
 import multiprocessing
+import os
 import pathlib
 import statistics
 import tarfile
@@ -33,7 +34,7 @@ import soxr
 from absl import app, flags
 
 from alm_jax import config as config_lib
-from alm_jax.data import loader, location, sources
+from alm_jax.data import loader, location, sources, workers
 from alm_jax.text.tokenizer import Tokenizer
 
 _FORMATS = flags.DEFINE_list('formats', ['wav', 'flac', 'ogg', 'mp3'], 'Containers.')
@@ -101,17 +102,23 @@ class Limit:
         context = multiprocessing.get_context('spawn')
         paths = sorted(map(str, folder.glob(f'*.{extension}')))
         self._pipes, self._processes = [], []
+        before = dict(os.environ)
+        os.environ.update(workers.ENVIRONMENT)
         for seed in range(_PROCESSES.value):
             ours, theirs = context.Pipe()
             process = context.Process(target=_decode_alone, args=(theirs, paths, rate, seed))
             process.start()
             self._pipes.append(ours)
             self._processes.append(process)
+        os.environ.clear()
+        os.environ.update(before)
 
-    def clips_per_second(self, seconds: float) -> float:
+    def turn(self, seconds: float) -> tuple[float, float]:
+        before = cpu_seconds()
         for pipe in self._pipes:
             pipe.send(seconds)
-        return sum(pipe.recv() for pipe in self._pipes)
+        clips, rates = zip(*(pipe.recv() for pipe in self._pipes))
+        return sum(rates), 1e3 * (cpu_seconds() - before) / sum(clips)
 
     def close(self) -> None:
         for pipe, process in zip(self._pipes, self._processes):
@@ -126,7 +133,7 @@ def _decode_alone(pipe, paths: list[str], rate: int, seed: int) -> None:
         while time.perf_counter() < start + seconds:
             decode_crop_resample(paths[int(rng.integers(len(paths)))], rate, rng)
             clips += 1
-        pipe.send(clips / (time.perf_counter() - start))
+        pipe.send((clips, clips / (time.perf_counter() - start)))
 
 
 class Batched:
@@ -135,14 +142,15 @@ class Batched:
     def __init__(self, batches, close: Callable[[], None]):
         self._batches, self.close = iter(batches), close
 
-    def clips_per_second(self, seconds: float) -> float:
+    def turn(self, seconds: float) -> tuple[float, float]:
         for _ in range(2 * MADE_AHEAD + 2 * _PROCESSES.value):  # what was made ahead, and more
             next(self._batches)
-        batches, start = 0, time.perf_counter()
+        batches, start, before = 0, time.perf_counter(), cpu_seconds()
         while time.perf_counter() < start + seconds:
             next(self._batches)
             batches += 1
-        return batches * BATCH / (time.perf_counter() - start)
+        clips = batches * BATCH
+        return clips / (time.perf_counter() - start), 1e3 * (cpu_seconds() - before) / clips
 
 
 def alm_jax_loader(folder: pathlib.Path, extension: str, rate: int) -> Batched:
@@ -234,24 +242,25 @@ CONTENDERS = {  # torch forks: it is started before alm_jax, whose pipes a fork 
 # ---------------------------------------------------------------------------- turns
 
 
+def cpu_seconds() -> float:
+    """Time on processors of this process and of those it has started."""
+    own = psutil.Process()
+    return sum(sum(p.cpu_times()[:2]) for p in (own, *own.children(recursive=True)))
+
+
 def wait_until_idle() -> None:
     """Until the processes of all contenders have filled what they fill ahead."""
-    children = psutil.Process().children(recursive=True)
-
-    def used() -> float:
-        return sum(sum(child.cpu_times()[:2]) for child in children)
-
-    before = used()
+    before = cpu_seconds()
     for _ in range(200):
         time.sleep(0.1)
-        now = used()
+        now = cpu_seconds()
         if now - before < 0.02:
             return
         before = now
 
 
-def measure(folder: pathlib.Path, extension: str, rate: int) -> dict[str, float]:
-    """Clips per second of each contender."""
+def measure(folder: pathlib.Path, extension: str, rate: int) -> dict[str, tuple[float, float]]:
+    """(clips per second, processor milliseconds per clip) of each contender."""
     make_files(folder, extension, _FILES.value)
     for path in folder.iterdir():
         path.read_bytes()
@@ -261,28 +270,34 @@ def measure(folder: pathlib.Path, extension: str, rate: int) -> dict[str, float]
         for turn in range(_ROUNDS.value + 1):
             for name, contender in running.items():
                 wait_until_idle()
-                rate_seen = contender.clips_per_second(_SECONDS.value)
+                taken = contender.turn(_SECONDS.value)
                 if turn:  # the first one warms up
-                    seen[name].append(rate_seen)
+                    seen[name].append(taken)
     finally:
         for contender in running.values():
             contender.close()
-    return {name: statistics.median(rates) for name, rates in seen.items()}
+    return {name: tuple(map(statistics.median, zip(*turns))) for name, turns in seen.items()}
 
 
 def main(argv):
     del argv
     root = location.data_dir() / 'benchmarks' / 'input_pipeline'
-    print(f'{_PROCESSES.value} processes on {psutil.cpu_count()} cores; clips/s of 5 s', flush=True)
-    print('44.1 kHz ->       limit  alm_jax    torch  webdataset | of limit  x torch  x webdataset')
+    print(f'{_PROCESSES.value} processes on {psutil.cpu_count()} cores, batches of {BATCH} x 5 s')
+    print('          | clips/s                            | alm_jax as a multiple  | processor ms')
+    print(
+        'files kHz |  limit alm_jax   torch  webdataset | limit torch webdataset | a clip of each'
+    )
     for extension in _FORMATS.value:
         for rate in map(int, _RATES.value):
             found = measure(root / f'{extension}-{_FILES.value}', extension, rate)
-            ours = found['alm_jax']
+            names = ('limit', 'alm_jax', 'torch', 'webdataset')
+            clips = {name: found[name][0] for name in names}
+            ratios = {name: clips['alm_jax'] / clips[name] for name in names}
             print(
-                f'{extension:5} {rate / 1000:4.0f} kHz {found["limit"]:10.0f} {ours:8.0f} '
-                f'{found["torch"]:8.0f} {found["webdataset"]:11.0f} | {ours / found["limit"]:8.2f} '
-                f'{ours / found["torch"]:8.2f} {ours / found["webdataset"]:13.2f}',
+                f'{extension:5} {rate / 1000:3.0f} | {clips["limit"]:6.0f} {clips["alm_jax"]:7.0f} '
+                f'{clips["torch"]:7.0f} {clips["webdataset"]:11.0f} | {ratios["limit"]:5.2f} '
+                f'{ratios["torch"]:5.2f} {ratios["webdataset"]:10.2f} | '
+                + ' '.join(f'{found[name][1]:.2f}' for name in names),
                 flush=True,
             )
 

@@ -33,7 +33,7 @@ _PATIENCE = 5.0  # seconds for a worker to end by itself, or to be known as dead
 _NOTHING = -1
 # A worker has one thread, and (with glibc) keeps the memory of large arrays instead of giving it
 # back to the system after every clip, to get it again page by page.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     'MALLOC_MMAP_THRESHOLD_': str(32 << 20),
     'MALLOC_TRIM_THRESHOLD_': str(256 << 20),
     'MALLOC_TOP_PAD_': str(64 << 20),
@@ -216,7 +216,7 @@ class Workers(Iterator):
                     [sys.executable, '-c', program],
                     pass_fds=fds,
                     stdin=subprocess.DEVNULL,
-                    env={**os.environ, **_ENVIRONMENT},
+                    env={**os.environ, **ENVIRONMENT},
                     process_group=0,  # the terminal sends Ctrl-C to the parent's group alone
                 )
             )
