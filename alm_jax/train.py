@@ -41,6 +41,7 @@ from alm_jax.training import (
     state,
     step,
 )
+from alm_jax.training.device_prefetch import DevicePrefetch
 
 
 def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
@@ -107,7 +108,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
     train_step = step.compile_shapes(jitted, start, specs, mesh)
     say(f'compiled for {len(specs)} kind(s) of batch')
     first_step, data_step = int(start.step), int(start.data_step)
-    batches = loader.batches(
+    made = loader.batches(
         config,
         **front_end,
         tokenizer=tokenizer,
@@ -116,6 +117,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
         process_count=jax.process_count(),
         quarantine=workdir / 'quarantine.jsonl' if jax.process_index() == 0 else None,
     )
+    batches = DevicePrefetch(made, lambda batch: sharding.put_batch(batch, mesh))
 
     # ------------------------------------------------------------------ the loop
     current = start
@@ -134,14 +136,14 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
         for now in range(first_step + 1, config.steps + 1):
             with clock.waiting():
                 batch = next(batches)
-            current, numbers = train_step(current, sharding.put_batch(batch, mesh))
+            current, numbers = train_step(current, batch)
             clock.stepped(numbers)
             bar.update()
             last = now == config.steps
             if now % config.log_every == 0 or last or now == first_step + 1:
                 scalars = metrics.to_host(numbers)
                 scalars |= {f'train/{name}': rate for name, rate in clock.rates().items()}
-                scalars['train/bad_records'] = batches.skipped
+                scalars['train/bad_records'] = made.skipped
                 writer.write(now, scalars)
                 metrics.show(bar, scalars)
             with clock.excluded():
