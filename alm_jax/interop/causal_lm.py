@@ -54,7 +54,7 @@ class CausalLm(Pretrained):
           The continuations without their prompts and without special tokens.
 
         Raises:
-          ConfigError: no tokenizer.json, or an empty prompt.
+          ConfigError: no tokenizer.json, an empty prompt, or more tokens than learned positions.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(prompts)]
@@ -66,13 +66,19 @@ class CausalLm(Pretrained):
         """``generate`` from and to token ids; the stop token is left out.
 
         Raises:
-          ConfigError: an empty prompt.
+          ConfigError: an empty prompt, or more tokens than learned positions.
         """
         if not prompts:
             return []
         if not all(prompts):
             raise ConfigError('A prompt without tokens cannot be continued.')
         longest = max(len(prompt) for prompt in prompts)
+        positions = self.module.size.positions
+        if positions and longest + max_tokens - 1 > positions:
+            raise ConfigError(
+                f'{longest} tokens and {max_tokens} more do not fit into the {positions} positions '
+                f'of {self.folder}.'
+            )
         ids = np.zeros((len(prompts), -(-longest // PROMPT_STEP) * PROMPT_STEP), np.int32)
         mask = np.zeros(ids.shape, bool)
         for row, prompt in enumerate(prompts):

@@ -123,7 +123,8 @@ class Decoder(nn.Module):
           [b, t or n, vocabulary], unless the head is 'none'; 'cache' if there was one.
 
         Raises:
-          ValueError: neither token ids nor embeddings, or more positions than slots.
+          ValueError: neither token ids nor embeddings, more positions than slots, or without a
+            cache more than there are learned ones.
         """
         size = self.size
         table = Embedding(size.vocabulary, size.width, name='token_embedding')()
@@ -135,6 +136,8 @@ class Decoder(nn.Module):
         if positions_bt is None:
             positions_bt = kv_cache.current(kv_cache.ordinals(extended['mask']), *place)
         if size.positions:
+            if cache is None and x.shape[1] > size.positions:
+                raise ValueError(f'{x.shape[1]} tokens; the model has {size.positions} positions.')
             x = x + Embedding(size.positions, size.width, name='position_embedding')()[positions_bt]
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         embeddings = x.astype(self.dtype)
