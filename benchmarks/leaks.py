@@ -142,10 +142,6 @@ def audio(folder: pathlib.Path) -> None:
     size = sum(path.stat().st_size for path in folder.glob('*/*'))
     print(f'on disk       {size / (len(train) + len(evaluated)) / 1000:8.1f} kB a clip')
     began = time.monotonic()
-    pairs = copies.candidates(made[1], made[0])
-    spent = time.monotonic() - began
-    print(f'candidates    {len(pairs):8} pairs of clips and lags, {spent:.0f} s')
-    began = time.monotonic()
     matches = copies.find(made[1], made[0], _WORKERS.value)
     spent = time.monotonic() - began
     rate = len(train) / spent

@@ -174,6 +174,19 @@ def test_candidates_lose_no_copy_that_comparing_all_pairs_finds(clips):
     assert len(own & {(match.query, match.reference) for match in found}) >= 0.97 * len(own)
 
 
+def test_every_one_of_many_copies_is_found(clips):
+    quieter = [
+        fingerprint.picture((clips[0]['audio'] * gain).astype(np.int16), clips[0]['rate'])
+        for gain in np.linspace(0.2, 1, 50)
+    ]
+    others = [fingerprint.picture(clip['audio'], clip['rate']) for clip in clips[1:20]]
+    held = pictures.Held([*others, *quieter])
+    found = copies.find(pictures.Held(quieter[-1:]), held, workers=0)
+    assert {match.reference for match in found} >= set(range(19, 69))
+    within = {(match.query, match.reference) for match in copies.find(held, workers=0)}
+    assert {(i, j) for i in range(19, 69) for j in range(i + 1, 69)} <= within
+
+
 def test_inverted_lists_find_what_is_near_among_many():
     rng = np.random.default_rng(0)
     unit = rng.normal(size=(34_000, pictures.DIMENSIONS))

@@ -4,7 +4,9 @@ Candidates are clips of which a patch resembles a patch of the other (``neighbou
 laid over the other and correlated, as ``fingerprint`` does, at its lag and those around it.
 """
 
+import collections
 import functools
+from collections.abc import Iterator
 
 import numpy as np
 from tqdm import tqdm
@@ -14,11 +16,11 @@ from alm_jax.data.hygiene.pictures import Held, Pictures
 from alm_jax.data.hygiene.workers import in_order
 
 _LEAST_COSINE = 0.65  # of two patches
-_MOST = 32  # vectors of a list that one patch is compared with
+_MOST = 32  # patches that one is compared with further, the most alike
+_MORE = 16  # times as many, for a clip that has copies by the dozen
 _LAGS = 4  # of one pair of clips, those of the most alike patches
 # One frame either side tells a pair of unlike clips from one whose lag is a little off.
 _LEAST_NEARBY = 0.25
-_PAIRS_A_TASK = 1 << 14
 _KEPT = 512  # clips whose changes a process holds, about 40 MB of 10 s clips
 
 
@@ -32,39 +34,56 @@ def find(
       references: None looks within ``queries``: each pair once, the earlier clip as its query.
       workers: processes; 0 compares in this one.
     """
-    pairs = candidates(queries, references)
-    other = queries if references is None else references
-    tasks = [pairs[start : start + _PAIRS_A_TASK] for start in range(0, len(pairs), _PAIRS_A_TASK)]
-    matches: list[fingerprint.Match] = []
-    with tqdm(total=len(pairs), desc='Comparing', unit='pair', disable=None) as bar:
-        compare = functools.partial(_compare, queries, other)
-        for task, found in in_order(compare, tasks, workers):
-            matches += found
-            bar.update(len(task))
-    best: dict[tuple[int, int], float] = {}
-    for match in matches:
-        key = match.query, match.reference
-        best[key] = max(match.correlation, best.get(key, -1.0))
-    return [fingerprint.Match(*key, value) for key, value in sorted(best.items())]
-
-
-def candidates(queries: Pictures | Held, references: Pictures | Held | None) -> np.ndarray:
-    """int64 [n, 3]: (query, reference, lag in frames) of clips with patches that look alike."""
     other = queries if references is None else references
     lists = neighbours.InvertedLists(other.patches)
-    found = [np.zeros((0, 4))]
-    with tqdm(total=len(queries.patches), desc='Candidates', unit='patch', disable=None) as bar:
-        last = 0
-        for rows, columns, cosines in lists.pairs(queries.patches, _LEAST_COSINE, _MOST):
-            i, j = queries.owner[rows], other.owner[columns]
-            keep = i < j if references is None else np.ones(len(i), bool)
-            lags = queries.frame[rows] - other.frame[columns]
-            found.append(np.stack([i, j, lags, cosines], axis=1)[keep])
-            bar.update(int(rows.max(initial=last)) - last)
-            last = int(rows.max(initial=last))
-    rows = np.concatenate(found)
-    rows = rows[np.lexsort((-rows[:, 3], rows[:, 1], rows[:, 0]))]
-    return _first_lags(rows[:, :3].astype(np.int64))
+    compare = functools.partial(_compare, queries, other)
+    best: dict[tuple[int, int], float] = {}
+    rows, most = np.arange(len(queries.patches)), _MOST
+    while len(rows):
+        tasks = _candidates(queries, references, lists, rows, most)
+        with tqdm(total=len(rows), desc='Comparing', unit='patch', disable=None) as bar:
+            for (searched, _), found in in_order(compare, tasks, workers):
+                for match in found:
+                    key = match.query, match.reference
+                    best[key] = max(match.correlation, best.get(key, -1.0))
+                bar.update(searched)
+        # Of a clip with so many copies, some may not have been among the most alike.
+        counts = collections.Counter(i for pair in best for i in pair[: 1 + (references is None)])
+        crowded = [i for i, count in counts.items() if count >= most // 2]
+        rows = rows[np.isin(queries.owner[rows], crowded)]
+        most *= _MORE
+    return [fingerprint.Match(*pair, value) for pair, value in sorted(best.items())]
+
+
+def _candidates(
+    queries: Pictures | Held,
+    references: Pictures | Held | None,
+    lists: neighbours.InvertedLists,
+    rows: np.ndarray,
+    most: int,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(patches searched, int64 [n, 3]: query, reference, lag in frames), a block at a time."""
+    other = queries if references is None else references
+    done = 0
+    for found, columns, cosines in lists.pairs(queries.patches[rows], _LEAST_COSINE, most):
+        mine = rows[found]
+        pairs = np.stack(
+            [
+                queries.owner[mine],
+                other.owner[columns],
+                queries.frame[mine] - other.frame[columns],
+            ],
+            axis=1,
+        )
+        if references is None:
+            backwards = pairs[:, 0] > pairs[:, 1]
+            pairs[backwards] = pairs[backwards][:, [1, 0, 2]] * [1, 1, -1]
+        keep = slice(None) if references is not None else pairs[:, 0] != pairs[:, 1]
+        pairs, cosines = pairs[keep], cosines[keep]
+        order = np.lexsort((-cosines, pairs[:, 1], pairs[:, 0]))
+        searched = min(len(rows), done + neighbours.BLOCK) - done
+        done += searched
+        yield searched, _first_lags(pairs[order])
 
 
 def _first_lags(rows: np.ndarray) -> np.ndarray:
@@ -82,11 +101,11 @@ def _first_lags(rows: np.ndarray) -> np.ndarray:
 
 
 def _compare(
-    queries: Pictures | Held, other: Pictures | Held, pairs: np.ndarray
+    queries: Pictures | Held, other: Pictures | Held, task: tuple[int, np.ndarray]
 ) -> list[fingerprint.Match]:
     changes = functools.lru_cache(_KEPT)(lambda j: fingerprint.changes(other[j]))
     found, last, mine = [], -1, np.zeros((0, 32), np.float32)
-    for i, j, lag in pairs.tolist():
+    for i, j, lag in task[1].tolist():
         if i != last:
             mine, last = fingerprint.changes(queries[i]), i
         theirs = changes(j)

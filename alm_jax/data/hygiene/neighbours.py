@@ -13,7 +13,7 @@ _EXACT = 1 << 15  # vectors that are one list
 _SAMPLE_A_CENTROID = 32
 _ROUNDS = 6  # of k-means
 _PROBES = 16  # lists a query is compared with
-_BLOCK = 1 << 12
+BLOCK = 1 << 12  # queries at a time
 
 
 class InvertedLists:
@@ -31,9 +31,12 @@ class InvertedLists:
     def pairs(
         self, queries: np.ndarray, least: float, most: int
     ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """Blocks of (query numbers, vector numbers, cosines of at least ``least``).
+        """Blocks of (query numbers, vector numbers, cosines), by rising query and falling cosine.
 
-        A query meets at most ``most`` vectors of a list, those nearest to it.
+        Args:
+          queries: int8 [n, d], as the vectors.
+          least: cosine of a pair.
+          most: pairs of a query, those of the highest cosines.
         """
         for start, nearest in self._nearest(queries, _PROBES):
             rows, columns, cosines = [], [], []
@@ -47,7 +50,7 @@ class InvertedLists:
                 rows.append(start + mine[found[0]])
                 columns.append(found[1])
                 cosines.append(found[2])
-            yield np.concatenate(rows), np.concatenate(columns), np.concatenate(cosines)
+            yield _first(*map(np.concatenate, (rows, columns, cosines)), most)
 
     def _within(self, listed: int, queries: np.ndarray, least: float, most: int):
         first, last = self._starts[listed], self._starts[listed + 1]
@@ -61,10 +64,22 @@ class InvertedLists:
     def _nearest(self, vectors: np.ndarray, probes: int) -> Iterator[tuple[int, np.ndarray]]:
         """(first number, [block, probes] nearest centroids, the nearest first)."""
         probes = min(probes, len(self._centroids))
-        for start in range(0, len(vectors), _BLOCK):
-            cosine = _floats(vectors[start : start + _BLOCK]) @ self._centroids.T
-            nearest = np.argpartition(-cosine, probes - 1, axis=1)[:, :probes]
-            yield start, nearest
+        for start in range(0, len(vectors), BLOCK):
+            cosine = _floats(vectors[start : start + BLOCK]) @ self._centroids.T
+            if probes == 1:
+                yield start, np.argmax(cosine, axis=1)[:, None]
+            else:  # a copy: a view would keep the whole block
+                yield start, np.argpartition(-cosine, probes - 1, axis=1)[:, :probes].copy()
+
+
+def _first(rows: np.ndarray, columns: np.ndarray, cosines: np.ndarray, most: int):
+    """The ``most`` pairs of the highest cosine of every row."""
+    order = np.lexsort((-cosines, rows))
+    rows = rows[order]
+    start = np.flatnonzero(np.diff(rows, prepend=-1))
+    rank = np.arange(len(rows)) - np.repeat(start, np.diff(start, append=len(rows)))
+    kept = order[rank < most]
+    return rows[rank < most], columns[kept], cosines[kept]
 
 
 def _floats(vectors: np.ndarray) -> np.ndarray:
@@ -83,8 +98,8 @@ def _centroids(vectors: np.ndarray, seed: int) -> np.ndarray:
     for _ in range(_ROUNDS):
         nearest = np.concatenate(
             [
-                np.argmax(sample[start : start + _BLOCK] @ centroids.T, axis=1)
-                for start in range(0, len(sample), _BLOCK)
+                np.argmax(sample[start : start + BLOCK] @ centroids.T, axis=1)
+                for start in range(0, len(sample), BLOCK)
             ]
         )
         order = np.argsort(nearest, kind='stable')

@@ -2,11 +2,12 @@
 
 import collections
 import concurrent.futures
+import itertools
 import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 Item = TypeVar('Item')
@@ -15,7 +16,7 @@ _the_work: Callable | None = None  # of a process that ``in_order`` started
 
 
 def in_order(
-    work: Callable[[Item], Any], items: Sequence[Item], workers: int
+    work: Callable[[Item], Any], items: Iterable[Item], workers: int
 ) -> Iterator[tuple[Item, Any]]:
     """(item, ``work(item)``) of every item, in order.
 
@@ -24,7 +25,10 @@ def in_order(
       items: of the work; sent as they come.
       workers: processes; 0 works in this one.
     """
-    if workers < 1 or len(items) < 2:
+    items = iter(items)
+    first = list(itertools.islice(items, 2))
+    items = itertools.chain(first, items)
+    if workers < 1 or len(first) < 2:
         yield from ((item, work(item)) for item in items)
         return
     context = multiprocessing.get_context('spawn')  # fork is unsafe beside a runtime's threads
