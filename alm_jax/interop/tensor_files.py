@@ -130,7 +130,7 @@ def write(folder: str | os.PathLike, tensors: Mapping[str, np.ndarray]) -> None:
         if array.nbytes > room and shard:
             flush()
             room = SHARD_BYTES
-        shard[name] = np.ascontiguousarray(array)
+        shard[name] = np.asarray(array, order='C')
         room -= array.nbytes
         total += array.nbytes
     flush()
