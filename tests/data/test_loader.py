@@ -9,6 +9,7 @@ import threading
 import time
 
 import numpy as np
+import psutil
 import pytest
 import soundfile
 from makers import letters
@@ -216,3 +217,33 @@ def test_the_packaged_recordings_make_batches(packaged_tiny):
     config.data.train = ({'name': 'packaged_sounds/tiny:train'},)
     config.data.scenes.share = 0.5
     assert_equal(first(copy.deepcopy(config), 2), first(config, 2))
+
+
+def test_memory_files_and_threads_do_not_grow(recordings):
+    config = base()
+    config.batch_size, config.data.workers = 8, 2
+    config.data.train = ({'folder': str(recordings), 'captions': 'captions.csv'},)
+    config.data.scenes.share = 0.3
+    batches = loader.batches(config, sampling_rate=RATE, window_samples=4000, tokenizer=letters)
+    here = psutil.Process()
+
+    def used():
+        processes = [here, *here.children()]
+        return {
+            'files': [process.num_fds() for process in processes],
+            'threads': [process.num_threads() for process in processes],
+            'megabytes': sum(process.memory_info().rss for process in processes) / 1e6,
+        }
+
+    for _ in range(100):
+        next(batches)
+    early = used()
+    for _ in range(300):
+        next(batches)
+    late = used()
+    batches.close()
+    assert len(early['files']) == 3
+    for before, after in zip(early['files'], late['files']):
+        assert after <= before + 1  # the file that a worker reads just then
+    assert late['threads'] == early['threads']
+    assert late['megabytes'] < early['megabytes'] + 8
