@@ -284,9 +284,7 @@ def main(argv):
     root = location.data_dir() / 'benchmarks' / 'input_pipeline'
     print(f'{_PROCESSES.value} processes on {psutil.cpu_count()} cores, batches of {BATCH} x 5 s')
     print('          | clips/s                            | alm_jax as a multiple  | processor ms')
-    print(
-        'files kHz |  limit alm_jax   torch  webdataset | limit torch webdataset | of each'
-    )
+    print('files kHz |  limit alm_jax   torch  webdataset | limit torch webdataset | of each')
     for extension in _FORMATS.value:
         for rate in map(int, _RATES.value):
             found = measure(root / f'{extension}-{_FILES.value}', extension, rate)
