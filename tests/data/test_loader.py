@@ -224,11 +224,12 @@ def test_memory_files_and_threads_do_not_grow(recordings):
     config.batch_size, config.data.workers = 8, 2
     config.data.train = ({'folder': str(recordings), 'captions': 'captions.csv'},)
     config.data.scenes.share = 0.3
-    batches = loader.batches(config, sampling_rate=RATE, window_samples=4000, tokenizer=letters)
     here = psutil.Process()
+    others = here.children()  # what earlier tests in this process have started
+    batches = loader.batches(config, sampling_rate=RATE, window_samples=4000, tokenizer=letters)
 
     def used():
-        processes = [here, *here.children()]
+        processes = [here, *(child for child in here.children() if child not in others)]
         return {
             'files': [process.num_fds() for process in processes],
             'threads': [process.num_threads() for process in processes],
@@ -245,5 +246,5 @@ def test_memory_files_and_threads_do_not_grow(recordings):
     assert len(early['files']) == 3
     for before, after in zip(early['files'], late['files']):
         assert after <= before + 1  # the file that a worker reads just then
-    assert late['threads'] == early['threads']
+    assert all(after <= before for before, after in zip(early['threads'], late['threads']))
     assert late['megabytes'] < early['megabytes'] + 8
