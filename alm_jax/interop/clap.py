@@ -11,11 +11,11 @@ import numpy as np
 
 from alm_jax.audio.log_mel import log_mel
 from alm_jax.audio.presets import PRESETS, FrontEnd
-from alm_jax.audio.resample import resample
 from alm_jax.audio.windows import windows
 from alm_jax.config import ConfigError
 from alm_jax.interop.family import Pretrained
 from alm_jax.interop.tensor_files import read_config
+from alm_jax.interop.waveforms import clips_at
 from alm_jax.text.tokenizer import Tokenizer
 
 _LENGTHS = (16, 77, 512)  # of texts, in tokens; few are compiled
@@ -135,7 +135,7 @@ class Clap(Pretrained):
         """Unit-norm embeddings, float32 [b, d]; the same clip gives the same bits.
 
         Args:
-          waveform: a mono clip [n], or a list of clips; float in [-1, 1].
+          waveform: a mono clip [n], or a list of clips; float in [-1, 1] or int16.
           sampling_rate: of all the clips, in Hz.
           input_features: ready log-mel instead, [b, 1 or 4, t, f].
           is_longer: bool [b] or [b, 1], with ``input_features`` of a fusion model.
@@ -145,13 +145,9 @@ class Clap(Pretrained):
             mel = mel if self.module.audio.fusion else mel[:, 0]
             longer = np.zeros(len(mel), bool) if is_longer is None else np.ravel(is_longer)
             return self._embed(mel, longer)
-        clips = [waveform] if np.ndim(waveform[0]) == 0 else list(waveform)
-        if sampling_rate is None:
-            raise ConfigError('give sampling_rate, the rate of the waveform in Hz.')
         embedded = []
-        for clip in clips:
-            x = resample(np.asarray(clip, np.float32), sampling_rate, self.sampling_rate)
-            rows = self._embed(*self.features(x)).astype(np.float64)
+        for clip in clips_at(waveform, sampling_rate, self.sampling_rate):
+            rows = self._embed(*self.features(clip)).astype(np.float64)
             mean = rows.mean(axis=0)
             embedded.append((mean / np.linalg.norm(mean)).astype(np.float32))
         return np.stack(embedded)

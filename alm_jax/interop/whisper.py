@@ -11,14 +11,13 @@ import jax
 import numpy as np
 import tokenizers
 
-from alm_jax.audio.decode import from_pcm16
 from alm_jax.audio.log_mel import log_mel
 from alm_jax.audio.presets import PRESETS, FrontEnd
-from alm_jax.audio.resample import resample
 from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.decoding.whisper import TokenRules, next_logits, transcribe
 from alm_jax.interop.family import Pretrained
 from alm_jax.interop.tensor_files import read_config
+from alm_jax.interop.waveforms import clips_at
 
 ROWS = 8  # windows of a batch at most; fewer go in batches of 1, 2 or 4
 TIME_STEP = 0.02  # seconds between two timestamp tokens
@@ -205,12 +204,8 @@ class SpeechToText(Pretrained):
         """
         if self.tokenizer is None:
             raise ConfigError(f'{self.folder} has no tokenizer.json; use generate_ids.')
-        clips = [waveform] if np.ndim(waveform[0]) == 0 else list(waveform)
-        windows = (
-            (owner, mel)
-            for owner, clip in enumerate(clips)
-            for mel in self.features(self._at_own_rate(clip, sampling_rate))
-        )
+        clips = clips_at(waveform, sampling_rate, self.features.front_end.sampling_rate)
+        windows = ((owner, mel) for owner, clip in enumerate(clips) for mel in self.features(clip))
         order = (self._prompt_ids(prompt), language, task, timestamps, max_tokens)
         texts: list[list[str]] = [[] for _ in clips]
         seconds = self.features.window_samples / self.features.front_end.sampling_rate
@@ -263,13 +258,6 @@ class SpeechToText(Pretrained):
             )
             for owner, row, count in zip(owners, np.asarray(tokens), np.asarray(counts)):
                 yield owner, row[:count].tolist()
-
-    def _at_own_rate(self, clip: np.ndarray, sampling_rate: int) -> np.ndarray:
-        clip = np.asarray(clip)
-        clip = from_pcm16(clip) if clip.dtype == np.int16 else clip.astype(np.float32)
-        if clip.ndim != 1 or not len(clip) or not np.isfinite(clip).all():
-            raise ConfigError(f'a clip has shape {clip.shape} or NaN; expected finite samples [n].')
-        return resample(clip, sampling_rate, self.features.front_end.sampling_rate)
 
     def _check_task(self, language: str | None, task: str) -> None:
         if task not in TASKS:
