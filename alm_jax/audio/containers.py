@@ -30,7 +30,7 @@ class Content:
             else:  # a pipe, for example
                 with open(source, 'rb') as file:
                     source = file.read()
-        self._bytes = source
+        self._bytes, self._tail = source, b''
         self.size = len(source) if self._fd < 0 else status.st_size
 
     def open(self) -> int | io.BytesIO:
@@ -47,9 +47,11 @@ class Content:
         return os.pread(self._fd, size, start)
 
     def tail(self, size: int) -> bytes:
-        """The last bytes, at most ``size``."""
-        start = max(0, self.size - size)
-        return self.read(start, self.size - start)
+        """The last bytes, at most ``size``; kept, as they are asked for twice."""
+        size = min(size, self.size)
+        if len(self._tail) != size:
+            self._tail = self.read(self.size - size, size)
+        return self._tail
 
     def close(self) -> None:
         """Closes a file."""
@@ -64,7 +66,7 @@ def ogg_is_cut_off(content: Content) -> bool:
     Its segment table gives its size (RFC 3533). The end-of-stream flag proves nothing: real
     encoders forget it.
     """
-    tail = content.tail(_OGG_PAGE)
+    tail = content.tail(2 * _OGG_PAGE)
     page = tail[max(0, tail.rfind(b'OggS')) :]
     return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
 

@@ -222,3 +222,26 @@ def test_what_the_system_cannot_read_is_told_from_bad_content(tmp_path):
     with pytest.raises(AudioError) as error:
         decode_part(tmp_path / 'empty.wav', '', 0, 10)
     assert not isinstance(error.value, OSError)
+
+
+@settings(max_examples=120, deadline=None, derandomize=True)
+@given(
+    st.sampled_from([*EXACT, ('MP3', 'MPEG_LAYER_III')]),
+    st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=300)), max_size=4),
+    st.lists(st.tuples(st.integers(0, 200), st.binary(min_size=1, max_size=4)), max_size=4),
+    st.floats(0.01, 1),
+)
+def test_damage_of_any_kind_is_an_audio_error_or_leaves_audio(encoded, kind, spots, head, kept):
+    content = bytearray(encoded(*kind))
+    for place, damage in [*((int(p * len(content)), d) for p, d in spots), *head]:
+        content[place : place + len(damage)] = damage
+    content = bytes(content[: max(1, int(kept * len(content)))])
+    for read in (lambda: decode(content), lambda: decode_part(content, '', 3000, RATE)):
+        try:
+            x, rate = read()
+        except AudioError:
+            continue
+        assert x.dtype == np.float32
+        assert len(x) >= 1
+        assert np.abs(x).max() <= 1  # and no NaN
+        assert 1000 <= rate <= 384000
