@@ -1,7 +1,10 @@
-"""A trained run as a model: waveforms and text in, embeddings out.
+"""A trained run, or other people's model, ready for waveforms and text.
 
 ``model = alm_jax.load('runs/tiny')``. Reads the workdir alone: its config.json, its tokenizer and a
 checkpoint. No config file is executed and no package that supplied weights is needed.
+
+``model = alm_jax.load('whisper-tiny')``. A Hugging Face folder, a CTranslate2 Whisper folder or a
+.gguf file, see ``interop.from_pretrained``.
 """
 
 import dataclasses
@@ -19,6 +22,8 @@ from alm_jax import config as config_lib
 from alm_jax.audio import decode
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError, did_you_mean
+from alm_jax.interop import ctranslate2_folder, pretrained, tensor_files
+from alm_jax.interop.family import Pretrained
 from alm_jax.tasks import build_task
 from alm_jax.tasks.predictors import Predictors
 from alm_jax.training import checkpoint
@@ -121,12 +126,32 @@ def checked_clip(clip: np.ndarray, name: str) -> np.ndarray:
     return np.clip(clip, -1.0, 1.0).astype(np.float32)
 
 
-def load(path: str | os.PathLike, step: int | None = None) -> Model:
-    """Loads a run.
+def load(path: str | os.PathLike, step: int | None = None) -> Model | Pretrained:
+    """Loads a run or a pretrained model.
 
     Args:
-      path: a workdir, or one checkpoint folder in it.
+      path: a workdir, one checkpoint folder in it, a folder whose config.json has a model_type, a
+        CTranslate2 Whisper folder, or a .gguf file.
       step: which checkpoint of a workdir; the newest complete one by default.
+
+    Returns:
+      Of a run a Model, of others what ``interop.from_pretrained`` gives.
+
+    Raises:
+      ConfigError: none of these, with what was found and what lies beside it, or no such
+        checkpoint; see also ``interop.from_pretrained``.
+    """
+    path = pathlib.Path(path).expanduser().absolute()
+    source = _pretrained(path)
+    if source is None:
+        return load_run(path, step)
+    if step is not None:
+        raise ConfigError(f'{path} is a pretrained model, which has no steps; it is no run.')
+    return pretrained.from_pretrained(source)
+
+
+def load_run(path: str | os.PathLike, step: int | None = None) -> Model:
+    """``load`` for a workdir or checkpoint alone.
 
     Raises:
       ConfigError: no such run or checkpoint; the message lists the runs and steps there are.
@@ -153,28 +178,69 @@ def complete_steps(workdir: str | os.PathLike) -> list[int]:
     return sorted(int(manifest.parent.name) for manifest in found)
 
 
+def _pretrained(path: pathlib.Path) -> pathlib.Path | None:
+    """What ``from_pretrained`` reads, when ``path`` is that; a CTranslate2 folder is converted."""
+    if path.suffix == '.gguf' and path.is_file():
+        return path
+    if not (path / 'config.json').is_file():
+        return None
+    if 'model_type' in tensor_files.read_config(path):
+        return path
+    if (path / 'model.bin').is_file():
+        return ctranslate2_folder.cached(path)
+    return None
+
+
 def _workdir(path: pathlib.Path) -> pathlib.Path:
     """The workdir that ``path`` is or belongs to."""
     workdir = path.parent.parent if (path / checkpoint.MANIFEST).is_file() else path
-    if (workdir / 'config.json').is_file():
-        return workdir
-    runs = sorted(
-        str(found.parent.relative_to(workdir.parent))
-        for found in workdir.parent.glob('*/config.json')
-        if (found.parent / 'checkpoints').is_dir()
-    )
-    problem = 'is no run: it has no config.json' if workdir.exists() else 'does not exist'
-    if not runs:
-        raise ConfigError(f'{workdir} {problem}, and there are no runs in {workdir.parent}.')
-    hint = did_you_mean(workdir.name, runs)
-    listed = ', '.join(runs)
-    raise ConfigError(f'{workdir} {problem}. {hint} Runs in {workdir.parent}: {listed}.')
+    if not workdir.is_dir() or not (workdir / 'config.json').is_file():
+        raise ConfigError(f'{path} {_found(path)}. {_beside(workdir)}')
+    config = tensor_files.read_config(workdir)
+    if 'model_type' in config:
+        raise ConfigError(f'{path} is a pretrained model ({config["model_type"]}), not a run.')
+    if 'model' not in config or 'front_end' not in config:
+        keys = ', '.join(sorted(config)[:8]) or 'nothing'
+        raise ConfigError(
+            f'{workdir / "config.json"} is neither of a run nor of a model: it has no model_type, '
+            f'only {keys}. {_beside(workdir)}'
+        )
+    return workdir
+
+
+def _found(path: pathlib.Path) -> str:
+    """What is at a path that is no run and no model."""
+    if not path.exists():
+        return 'does not exist'
+    if path.is_file():
+        hints = {
+            '.safetensors': ': give its folder, with a config.json',
+            '.bin': ': a pickle is never read here, see python -m alm_jax.interop.from_torch',
+        }
+        hints |= dict.fromkeys(('.pt', '.pth', '.ckpt'), hints['.bin'])
+        return f'is a file, not a folder or a .gguf{hints.get(path.suffix, "")}'
+    if (path / 'saved_model.pb').is_file():
+        return 'is a SavedModel: use python -m alm_jax.interop convert first'
+    names = sorted(entry.name for entry in path.iterdir())
+    listed = ', '.join(names[:6]) + ', ...' * (len(names) > 6) if names else 'nothing'
+    return f'is neither a run nor a model: it has no config.json (it has {listed})'
+
+
+def _beside(path: pathlib.Path) -> str:
+    """The runs and models that lie where ``path`` should."""
+    beside = path.parent
+    names = {p.parent.name for p in beside.glob('*/config.json')}
+    names |= {p.name for p in beside.glob('*.gguf')}
+    if not names - {path.name}:
+        return f'There are no runs and no models in {beside}.'
+    listed = sorted(names)
+    return f'{did_you_mean(path.name, listed)} Runs and models in {beside}: {", ".join(listed)}.'
 
 
 class _CallableModule(types.ModuleType):
     """Python binds a submodule over its package's function of that name; either may be called."""
 
-    def __call__(self, path: str | os.PathLike, step: int | None = None) -> Model:
+    def __call__(self, path: str | os.PathLike, step: int | None = None) -> Model | Pretrained:
         return load(path, step)
 
 

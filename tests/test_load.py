@@ -10,7 +10,7 @@ import soundfile
 import alm_jax
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError
-from alm_jax.load import complete_steps, load
+from alm_jax.load import complete_steps, load, load_run
 
 
 @pytest.fixture(scope='module')
@@ -88,13 +88,37 @@ def test_steps_and_checkpoint_folders(model, tiny_run):
     assert not np.allclose(first.embed_text(text), model.embed_text(text), atol=1e-3)
 
 
-def test_a_misspelt_path_lists_the_runs(tiny_run):
+def test_a_misspelt_path_lists_what_is_there(tiny_run):
     with pytest.raises(ConfigError, match=r"does not exist. Did you mean 'tiny'\?.*: tiny\."):
         load(tiny_run.parent / 'tinny')
-    with pytest.raises(ConfigError, match=r'is no run: it has no config\.json'):
+    with pytest.raises(ConfigError, match=r'no config\.json \(it has tokenizer\.json\)'):
         load(tiny_run / 'tokenizer')
     with pytest.raises(ConfigError, match='Steps there: 2, 1'):
         load(tiny_run, 7)
+
+
+def test_what_is_neither_a_run_nor_a_model(tiny_run, tmp_path):
+    (tmp_path / 'config.json').write_text('{"epochs": 3}')
+    with pytest.raises(ConfigError, match=r'config\.json is neither of a run nor .*only epochs'):
+        load(tmp_path)
+    (tmp_path / 'config.json').write_text('{"model_type": ')
+    with pytest.raises(ConfigError, match=r'config\.json cannot be read'):
+        load(tmp_path)
+    (tmp_path / 'config.json').write_text('{"model_type": "bart"}')
+    with pytest.raises(ConfigError, match=r"config\.json: model_type 'bart'.*Did you mean 'bert'"):
+        load(tmp_path)
+    with pytest.raises(ConfigError, match='has no steps'):
+        load(tmp_path, 3)
+    with pytest.raises(ConfigError, match=r'is a pretrained model \(bart\), not a run'):
+        load_run(tmp_path)
+    (tmp_path / 'model.pt').write_bytes(b'')
+    with pytest.raises(ConfigError, match=r'is a file.*interop\.from_torch'):
+        load(tmp_path / 'model.pt')
+    saved = tmp_path / 'saved'
+    saved.mkdir()
+    (saved / 'saved_model.pb').write_bytes(b'')
+    with pytest.raises(ConfigError, match=r'is a SavedModel: use python -m alm_jax\.interop conv'):
+        load(saved)
 
 
 def test_alm_jax_load_can_be_called_in_any_order_of_imports(tiny_run):

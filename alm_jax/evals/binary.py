@@ -11,7 +11,7 @@ from alm_jax import config as config_lib
 from alm_jax.config import ConfigError
 from alm_jax.data.inputs import entries
 from alm_jax.evals import result as result_lib
-from alm_jax.load import Model, complete_steps, load
+from alm_jax.load import Model, complete_steps, load_run
 
 
 def run(evaluator: type) -> None:
@@ -51,7 +51,7 @@ def _main(evaluator: type, given: Any) -> None:
     if given.watch:
         watch(path, evaluate)
     else:
-        evaluate(load(path, given.step))
+        evaluate(load_run(path, given.step))
 
 
 class Evaluation:
@@ -118,7 +118,7 @@ def watch(workdir: str, evaluate: Callable[[Model], Any], poll_seconds: float = 
                 continue
             seen.add(step)
             try:
-                model = load(workdir, step)
+                model = load_run(workdir, step)
             except (ConfigError, OSError):
                 if step in complete_steps(workdir):
                     raise
