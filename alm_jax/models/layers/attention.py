@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 from alm_jax.models.layers import kv_cache, rotary
 from alm_jax.models.layers.dense import Dense
 from alm_jax.models.layers.norm import RmsNorm
+from alm_jax.models.layers.relative_bias import BiasGate
 
 PROJECTIONS = ('query', 'key', 'value', 'out')
 
@@ -16,7 +17,8 @@ class MultiHeadAttention(nn.Module):
     """Attention (Vaswani et al. 2017, section 3.2), softmax in float32.
 
     Parameters: Dense layers ``query``, ``key``, ``value``, ``out``; with ``qk_norm`` also
-    ``query_norm`` and ``key_norm`` over the head size.
+    ``query_norm`` and ``key_norm`` over the head size, and with ``bias_gate`` a BiasGate of that
+    name.
 
     Attributes:
       heads: number of query heads.
@@ -31,6 +33,8 @@ class MultiHeadAttention(nn.Module):
       norm_epsilon: of that norm.
       norm_offset: of that norm; 1 in Gemma 3.
       softcap: scores become softcap * tanh(scores / softcap) (Gemma 2); None leaves them.
+      bias_gate: what gates the bias of the scores: 'input' (WavLM), its features cut into heads, or
+        'query' (BEATs), before the scale; None leaves it.
       dtype: compute and result dtype.
     """
 
@@ -45,6 +49,7 @@ class MultiHeadAttention(nn.Module):
     norm_epsilon: float = 1e-6
     norm_offset: float = 0.0
     softcap: float | None = None
+    bias_gate: str | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -92,6 +97,9 @@ class MultiHeadAttention(nn.Module):
             return y if rope_btd is None else rotary.rotate(y, *rope_btd)
 
         query = positioned('query', x_btd, self.heads)
+        if self.bias_gate:
+            gating = query if self.bias_gate == 'query' else x_btd.reshape(query.shape)
+            bias_bhts = BiasGate(self.dtype, name='bias_gate')(gating, bias_bhts)
         made = {}
         if cache and 'index' not in cache:
             key, value = cache['key'], cache['value']
