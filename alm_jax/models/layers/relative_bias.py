@@ -1,6 +1,7 @@
-"""Biases of attention scores that depend on the distance of two positions (T5, WavLM, BEATs)."""
+"""Attention biases learned for buckets of distances (Raffel et al. 2019, section 2.1, T5).
 
-import math
+https://arxiv.org/abs/1910.10683. Also those of WavLM and BEATs.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,70 +9,70 @@ import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from alm_jax.models.layers.dense import Dense, Embedding
-
-
-def buckets(distances: np.ndarray, count: int, farthest: int) -> np.ndarray:
-    """int: the bucket of every distance (Raffel et al. 2020, section 2.1; its released code).
-
-    The lower half of the buckets is for keys at or before the query, the upper half for those
-    after it. Half of each is for one distance a bucket, the rest grows with the logarithm.
-
-    Args:
-      distances: int, place of the key less that of the query.
-      count: of buckets, even.
-      farthest: this distance and all beyond it share the last bucket.
-    """
-    half = count // 2
-    exact = half // 2
-    far = np.maximum(np.abs(distances), 1).astype(np.float32)
-    # In float32, as the original: the result is cut to a whole number.
-    steps = np.log(far / np.float32(exact)) / np.float32(math.log(farthest / exact))
-    far = np.minimum(exact + (steps * np.float32(half - exact)).astype(np.int64), half - 1)
-    near = np.abs(distances)
-    return np.where(distances > 0, half, 0) + np.where(near < exact, near, far)
+from alm_jax.models.layers.dense import Dense
 
 
 class RelativeBias(nn.Module):
-    """A learned number for every head and bucket of distances; parameter ``embedding``.
+    """A bias for every head and bucket of distances, added to the scores of attention.
+
+    Parameter ``embedding`` [buckets, heads], float32.
 
     Attributes:
       heads: of the attention.
-      count, farthest: see ``buckets``.
+      buckets: rows of the table.
+      max_distance: from here on all distances share a bucket.
+      bidirectional: half of the buckets are for positions ahead; otherwise those have none and
+        share that of distance 0.
     """
 
     heads: int
-    count: int = 320
-    farthest: int = 800
+    buckets: int = 32
+    max_distance: int = 128
+    bidirectional: bool = True
 
     @nn.compact
-    def __call__(self, length: int):
-        """float32 [1, heads, length, length], for queries and keys of the same sequence."""
-        table = Embedding(self.count, self.heads, name='embedding')()
-        distances = np.arange(1 - length, length)
-        by_distance = table[buckets(distances, self.count, self.farthest)].T
-        return by_pair(by_distance)[None]
+    def __call__(self, query_positions_bt, key_positions_bs):
+        """The bias between positions, int32 [b or 1, t] and [b or 1, s].
+
+        Returns:
+          float32 [b or 1, heads, t, s].
+        """
+        start = nn.initializers.normal(0.02)
+        table = self.param('embedding', start, (self.buckets, self.heads))
+        distance = key_positions_bs[:, None, :] - query_positions_bt[:, :, None]
+        distance = jnp.clip(distance, -self.max_distance, self.max_distance) + self.max_distance
+        rows = bucket_of_distance(self.buckets, self.max_distance, self.bidirectional)
+        return table[jnp.asarray(rows)[distance]].transpose(0, 3, 1, 2)
 
 
-def by_pair(values_hr):
-    """[h, 2t - 1], by distances 1 - t to t - 1, -> [h, t, t], by query and key.
+def bucket_of_distance(buckets: int, max_distance: int, bidirectional: bool = True) -> np.ndarray:
+    """int32 [2 * max_distance + 1]: the buckets of the distances from -max_distance on.
 
-    Without a gather, whose gradient adds up t * t single numbers: rows of 2t numbers laid end to
-    end and cut at 2t - 1 are each one further to the right.
+    Negative distances are behind the query. Half of a direction's buckets are for single
+    distances, the others for ranges that grow by a constant factor. In float32, as the originals
+    count: where a range begins at a whole distance, rounding decides.
     """
-    h, count = values_hr.shape
-    t = (count + 1) // 2
-    rows = jnp.broadcast_to(jnp.pad(values_hr, ((0, 0), (0, 1)))[:, None], (h, t, 2 * t))
-    flat = rows.reshape(h, -1)[:, : t * count]
-    return flat.reshape(h, t, count)[:, :, t - 1 :]
+    distance = np.arange(-max_distance, max_distance + 1)
+    ahead = np.zeros_like(distance)
+    if bidirectional:
+        buckets //= 2
+        ahead = buckets * (distance > 0)
+        distance = np.abs(distance)
+    else:
+        distance = np.maximum(-distance, 0)
+    single = buckets // 2
+    growth = np.log(np.maximum(distance, 1).astype(np.float32) / np.float32(single))
+    growth = growth / np.float32(np.log(max_distance / single)) * np.float32(buckets - single)
+    far = np.minimum(single + growth.astype(int), buckets - 1)
+    return (ahead + np.where(distance < single, distance, far)).astype(np.int32)
 
 
 class BiasGate(nn.Module):
-    """Scales the bias of every query by what the query is (Chi et al. 2022, XLM-E, section 3.3).
+    """Scales the bias of every query by what the query is (Chi et al. 2021, section 3.3, XLM-E).
 
-    https://arxiv.org/abs/2106.16138; Chen et al. 2021 (WavLM), section 3.1,
-    https://arxiv.org/abs/2110.13900. Two gates a head and query, each a sigmoid of a sum of four
-    outputs of Dense ``proj``: the bias is multiplied by 2 + a * (b * scale - 1).
+    https://arxiv.org/abs/2106.16138; in WavLM (https://arxiv.org/abs/2110.13900, section 3.1) and
+    BEATs. Two gates a head and query, each the sigmoid of a sum of four outputs of Dense ``proj``:
+    the bias is multiplied by 2 + a * (b * scale - 1).
 
     Parameters: ``proj`` [head_dim, 8] with a bias, ``scale`` [heads].
     """
@@ -80,7 +81,7 @@ class BiasGate(nn.Module):
 
     @nn.compact
     def __call__(self, x_bthd, bias_bhts):
-        """[b, t, heads, head_dim] and a bias that broadcasts to [b, heads, t, s] -> the latter."""
+        """[b, t, heads, head_dim] and a bias, broadcast to [b, heads, t, s] -> the latter."""
         scale_h = self.param('scale', nn.initializers.ones, x_bthd.shape[2:3])
         y = Dense(8, dtype=self.dtype, name='proj')(x_bthd).astype(jnp.float32)
         y = jax.nn.sigmoid(jnp.sum(y.reshape(*y.shape[:-1], 2, 4), axis=-1))

@@ -1,4 +1,4 @@
-"""Buckets of distances, the bias by pairs of positions, and its gate in an attention."""
+"""Buckets of distances against the originals, and the gate of a bias in an attention."""
 
 import jax
 import jax.numpy as jnp
@@ -8,29 +8,24 @@ import torch
 from transformers.models.t5.modeling_t5 import T5Attention
 from transformers.models.wavlm.modeling_wavlm import WavLMAttention
 
-from alm_jax.models.layers import relative_bias
 from alm_jax.models.layers.attention import MultiHeadAttention
+from alm_jax.models.layers.relative_bias import RelativeBias
 
 
-@pytest.mark.parametrize(('count', 'farthest'), [(320, 800), (32, 128)])
-def test_buckets_are_those_of_the_originals(count, farthest):
-    distances = np.arange(-1500, 1501)
-    ours = relative_bias.buckets(distances, count, farthest)
+@pytest.mark.parametrize(('buckets', 'farthest'), [(320, 800), (32, 128)])
+def test_buckets_are_those_of_the_originals(buckets, farthest):
+    """Also beyond the farthest distance, where all are the same."""
+    places = np.arange(1000)
+    table = {'embedding': np.arange(2.0 * buckets).reshape(buckets, 2)}
+    bias = RelativeBias(2, buckets, farthest).apply({'params': table}, places[None], places[None])
+    wavlm = WavLMAttention(8, 2, num_buckets=buckets, max_distance=farthest)
+    distances = torch.tensor(places[None, :] - places[:, None])
+    theirs = wavlm._relative_positions_bucket(distances)
+    np.testing.assert_array_equal(bias[0], np.stack([2 * theirs, 2 * theirs + 1]))
     theirs = T5Attention._relative_position_bucket(
-        torch.tensor(distances), num_buckets=count, max_distance=farthest
+        distances, num_buckets=buckets, max_distance=farthest
     )
-    np.testing.assert_array_equal(ours, theirs)
-    attention = WavLMAttention(8, 2, num_buckets=count, max_distance=farthest)
-    theirs = attention._relative_positions_bucket(torch.tensor(distances))
-    np.testing.assert_array_equal(ours, theirs)
-
-
-@pytest.mark.parametrize('t', [1, 2, 5])
-def test_by_pair(t):
-    values = jnp.arange(2 * (2 * t - 1.0)).reshape(2, -1)
-    place = np.arange(t)
-    want = values[:, place[None, :] - place[:, None] + t - 1]
-    np.testing.assert_array_equal(relative_bias.by_pair(values), want)
+    np.testing.assert_array_equal(bias[0, 0], 2 * theirs)
 
 
 @pytest.mark.parametrize('gate', ['input', 'query'])
