@@ -14,9 +14,9 @@ class PositionalConv(nn.Module):
 
     https://arxiv.org/abs/2006.11477. The kernel is weight-normed over all but its length (Salimans
     and Kingma 2016, https://arxiv.org/abs/1602.07868): tap i is
-    ``weight_g[i] * weight_v[i] / |weight_v[i]|``.
+    ``kernel_g[i] * kernel_v[i] / |kernel_v[i]|``.
 
-    Parameters are float32: ``weight_g`` [size], ``weight_v`` [size, d / groups, d], ``bias`` [d];
+    Parameters are float32: ``kernel_g`` [size], ``kernel_v`` [size, d / groups, d], ``bias`` [d];
     with ``batch_norm`` a plain ``kernel`` instead of the first two, and ``norm``.
 
     Attributes:
@@ -63,10 +63,10 @@ class PositionalConv(nn.Module):
         start = nn.initializers.normal((4 / (self.size * width)) ** 0.5)
         if self.batch_norm:
             return self.param('kernel', start, shape)
-        v = self.param('weight_v', start, shape)
+        v = self.param('kernel_v', start, shape)
 
         def norms(v):
             return jnp.sqrt(jnp.sum(jnp.square(v), axis=(1, 2)))
 
-        g = self.param('weight_g', lambda _: norms(v))
+        g = self.param('kernel_g', lambda _: norms(v))
         return v * (g / norms(v))[:, None, None]

@@ -13,9 +13,9 @@ def test_it_is_the_grouped_convolution(size):
     layer = PositionalConv(size, groups=3, activation='relu')
     x = jax.random.normal(jax.random.key(0), (2, 9, 12))
     params = jax.jit(layer.init)(jax.random.key(1), x)['params']
-    v = params['weight_v']
+    v = params['kernel_v']
     # The start of g is the norm of v, so that the kernel starts as v.
-    params = {**params, 'weight_g': 3 * params['weight_g'], 'bias': jnp.arange(12.0)}
+    params = {**params, 'kernel_g': 3 * params['kernel_g'], 'bias': jnp.arange(12.0)}
     y = jax.jit(layer.apply)({'params': params}, x)
     want = jax.lax.conv_general_dilated(
         x,
