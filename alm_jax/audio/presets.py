@@ -136,6 +136,21 @@ PRESETS: dict[str, FrontEnd] = {
         mean=-4.2677393,
         scale=2 * 4.5689974,
     ),
+    # panns-inference Cnn14 (torchlibrosa): librosa's power_to_db without its range limit.
+    'cnn14': FrontEnd(
+        name='cnn14',
+        sampling_rate=32000,
+        win_length=1024,
+        n_fft=1024,
+        hop_length=320,
+        n_mels=64,
+        f_min=50.0,
+        f_max=14000.0,
+        mel='slaney',
+        log='db',
+        centred=True,
+        floor=1e-10,
+    ),
     # tensorflow/models research/audioset/yamnet/{params,features}.py.
     'yamnet': FrontEnd(
         name='yamnet',

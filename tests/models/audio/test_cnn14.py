@@ -1,0 +1,73 @@
+"""Cnn14's masks; its numbers are compared in tests/interop/test_cnn14_family.py."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from alm_jax.models.audio.cnn14 import Cnn14
+
+MODEL = Cnn14('mu')
+APPLY = jax.jit(MODEL.apply)
+LENGTHS = np.array([50, 31, 8])
+
+
+@pytest.fixture(scope='module')
+def variables():
+    variables = jax.jit(MODEL.init)(jax.random.key(0), jnp.zeros((1, 8, 64)))
+    rng = np.random.default_rng(0)  # statistics under which zeros do not stay zeros
+    stats = jax.tree.map(lambda s: s + rng.uniform(-0.3, 0.3, s.shape), variables['batch_stats'])
+    return {**variables, 'batch_stats': stats}
+
+
+@pytest.fixture(scope='module')
+def mel():
+    return jax.random.normal(jax.random.key(1), (3, 50, 64))
+
+
+def test_padding_never_changes_the_result(variables, mel):
+    outputs = APPLY(variables, mel, LENGTHS)
+    assert outputs['pooled'].shape == (3, 64)
+    assert outputs['logits'].shape == (3, 527)
+    assert outputs['frame_mask'].sum(axis=1).tolist() == [6, 3, 1]
+    padding = np.arange(50) >= LENGTHS[:, None]
+    poisoned = jnp.where(padding[..., None], 1e4, mel)
+    poisoned = jnp.pad(poisoned, ((0, 0), (0, 30), (0, 0)), constant_values=1e4)
+    longer = APPLY(variables, poisoned, LENGTHS)
+    np.testing.assert_allclose(longer['pooled'], outputs['pooled'], atol=1e-5)
+    for row, length in enumerate(LENGTHS):
+        alone = MODEL.apply(variables, mel[row : row + 1, :length])
+        np.testing.assert_allclose(alone['pooled'][0], outputs['pooled'][row], atol=1e-5)
+
+
+def test_without_lengths_all_frames_count_as_in_the_original(variables, mel):
+    every = APPLY(variables, mel, np.array([50, 50, 50]))
+    np.testing.assert_allclose(MODEL.apply(variables, mel)['pooled'], every['pooled'], atol=1e-5)
+    assert np.abs(every['pooled'][1] - APPLY(variables, mel, LENGTHS)['pooled'][1]).max() > 1e-3
+
+
+def test_gradient(variables, mel):
+    def loss(params, mel):
+        variables_ = {**variables, 'params': params}
+        return jnp.square(MODEL.apply(variables_, mel, LENGTHS)['logits']).sum()
+
+    by_params, by_mel = jax.jit(jax.grad(loss, (0, 1)))(variables['params'], mel)
+    for leaf in jax.tree.leaves(by_params):
+        assert np.isfinite(leaf).all()
+        assert np.abs(leaf).max() > 0
+    assert np.abs(by_mel[1, :31]).max() > 0
+    np.testing.assert_array_equal(by_mel[1, 31:], 0)
+
+
+def test_bfloat16(variables, mel):
+    low = Cnn14('mu', dtype=jnp.bfloat16).apply(variables, mel, LENGTHS)
+    high = APPLY(variables, mel, LENGTHS)
+    assert low['block_1'].dtype == jnp.bfloat16
+    assert low['pooled'].dtype == low['logits'].dtype == jnp.float32
+    error = np.abs(low['pooled'] - high['pooled']).max() / np.abs(high['pooled']).max()
+    assert 0 < error < 0.05
+
+
+def test_too_few_frames_are_named(variables):
+    with pytest.raises(ValueError, match='7 x 64 log-mel; at least 8 x 64'):
+        MODEL.apply(variables, jnp.zeros((1, 7, 64)))
