@@ -1,47 +1,22 @@
 """What a user does with a language model that was read from a folder: let it continue a text."""
 
-import functools
 from collections.abc import Sequence
 
 import numpy as np
-import tokenizers
 
 from alm_jax.config import ConfigError
 from alm_jax.decoding import greedy
-from alm_jax.interop import tensor_files
-from alm_jax.interop.family import Pretrained
+from alm_jax.interop.language_model import LanguageModel
 
 PROMPT_STEP = 32  # prompts are padded to a multiple of this, so that few lengths are compiled
 
 
-class CausalLm(Pretrained):
+class CausalLm(LanguageModel):
     """A decoder with the tokenizer.json beside it.
 
     Calling it: (token_ids_bt, token_mask_bt) -> 'embeddings', 'hidden', 'tokens', 'logits'; see
     ``models.text.decoder.Decoder``.
     """
-
-    @functools.cached_property
-    def tokenizer(self) -> tokenizers.Tokenizer:
-        """Of the folder. Raises ConfigError when there is none."""
-        file = self.folder / 'tokenizer.json'
-        if not file.is_file():
-            raise ConfigError(f'{self.folder} has no tokenizer.json; give token ids.')
-        try:
-            return tokenizers.Tokenizer.from_file(str(file))
-        except Exception as error:  # the library raises bare Exception
-            raise ConfigError(f'{file} is not a tokenizer.json: {error}.') from error
-
-    @functools.cached_property
-    def stop_ids(self) -> tuple[int, ...]:
-        """eos_token_id of generation_config.json, else of config.json: one or several."""
-        stops = None
-        if (self.folder / 'generation_config.json').is_file():
-            stops = tensor_files.read_config(self.folder, 'generation_config.json').get(
-                'eos_token_id'
-            )
-        stops = self.config.get('eos_token_id') if stops is None else stops
-        return tuple(stops) if isinstance(stops, list) else () if stops is None else (stops,)
 
     def generate(self, prompts: str | Sequence[str], *, max_tokens: int = 64) -> list[str]:
         """Continues each prompt greedily, as plain text: no chat template is applied.

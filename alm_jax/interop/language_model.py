@@ -1,0 +1,39 @@
+"""What every model that writes text has beside its weights: a tokenizer, and where texts end."""
+
+import functools
+
+import tokenizers
+
+from alm_jax.config import ConfigError
+from alm_jax.interop import tensor_files
+from alm_jax.interop.family import Pretrained
+
+
+class LanguageModel(Pretrained):
+    """A folder with tokenizer.json and, for some, generation_config.json."""
+
+    @functools.cached_property
+    def tokenizer(self) -> tokenizers.Tokenizer:
+        """Of the folder. Raises ConfigError when there is none."""
+        file = self.folder / 'tokenizer.json'
+        if not file.is_file():
+            raise ConfigError(f'{self.folder} has no tokenizer.json; give token ids.')
+        try:
+            return tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises bare Exception
+            raise ConfigError(f'{file} is not a tokenizer.json: {error}.') from error
+
+    @functools.cached_property
+    def stop_ids(self) -> tuple[int, ...]:
+        """eos_token_id of generation_config.json, else of config.json: one or several."""
+        stops = self.generation_config.get('eos_token_id')
+        stops = self.config.get('eos_token_id') if stops is None else stops
+        return tuple(stops) if isinstance(stops, list) else () if stops is None else (stops,)
+
+    @functools.cached_property
+    def generation_config(self) -> dict:
+        """The content of generation_config.json, or nothing."""
+        name = 'generation_config.json'
+        if not (self.folder / name).is_file():
+            return {}
+        return tensor_files.read_config(self.folder, name)
