@@ -56,7 +56,7 @@ def to_transformers(
     for name, value in variables.items():
         if _DESCRIPTION.fullmatch(name):
             continue
-        names = _their_names(name)
+        names = transformers_names(name)
         if not names or len(value) % len(names):
             raise CTranslate2Error(f'{file}: {name} {value.shape} has no place in Whisper.')
         for their, part in zip(names, np.split(value, len(names))):
@@ -67,8 +67,11 @@ def to_transformers(
     return tensors
 
 
-def _their_names(name: str) -> list[str]:
-    """'encoder/layer_0/ffn/linear_0/weight' -> ['model.encoder.layers.0.fc1.weight']."""
+def transformers_names(name: str) -> list[str]:
+    """'encoder/layer_0/ffn/linear_0/weight' -> ['model.encoder.layers.0.fc1.weight'].
+
+    Of a fused layer the parts in order; [] for what has no place there.
+    """
     part, *middle, leaf = name.split('/')
     head = f'model.{part}.'
     leaf = _NORM.get(leaf, leaf)
@@ -206,29 +209,38 @@ def cached(path: str | os.PathLike, data_dir: str | os.PathLike = '') -> pathlib
     Raises:
       CTranslate2Error: a file that is missing, or see ``to_folder``.
     """
-    source = pathlib.Path(path).expanduser().absolute()
-    for name in NEEDED:
-        if not (source / name).is_file():
-            raise CTranslate2Error(f'{source} has no {name}.')
+    source = _complete(path)
     model, status = source / 'model.bin', (source / 'model.bin').stat()
     known = {'format': FORMAT, 'path': str(model), 'size': status.st_size}
     known['changed'] = status.st_mtime_ns
     key = hashlib.sha256(converted.json_bytes(known)).hexdigest()[:16]
     parent = location.data_dir(str(data_dir)) / 'weights' / 'ctranslate2'
     folder = parent / f'{source.name}-{key}'
-
-    def make():
-        config, tokenizer = tensor_files.read_config(source), source / 'tokenizer.json'
-        tensors, files = to_folder(_mapped(model), config, tokenizer.read_bytes(), str(model))
-        if (source / FEATURES).is_file():
-            files = {**files, FEATURES: (source / FEATURES).read_bytes()}
-        return tensors, files
-
-    converted.folder(folder, known, make)
+    converted.folder(folder, known, lambda: read(source))
     return folder
 
 
-def _mapped(path: pathlib.Path) -> mmap.mmap | bytes:
+def read(path: str | os.PathLike) -> converted.Content:
+    """``to_folder`` of a CTranslate2 Whisper folder. Raises CTranslate2Error as ``cached``."""
+    source = _complete(path)
+    model, tokenizer = source / 'model.bin', source / 'tokenizer.json'
+    config = tensor_files.read_config(source)
+    tensors, files = to_folder(mapped(model), config, tokenizer.read_bytes(), str(model))
+    if (source / FEATURES).is_file():
+        files = {**files, FEATURES: (source / FEATURES).read_bytes()}
+    return tensors, files
+
+
+def _complete(path: str | os.PathLike) -> pathlib.Path:
+    source = pathlib.Path(path).expanduser().absolute()
+    for name in NEEDED:
+        if not (source / name).is_file():
+            raise CTranslate2Error(f'{source} has no {name}.')
+    return source
+
+
+def mapped(path: pathlib.Path) -> mmap.mmap | bytes:
+    """The content of a file, of which only what is looked at is read."""
     with path.open('rb') as file:
         try:
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

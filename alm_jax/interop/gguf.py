@@ -88,6 +88,10 @@ class GgufFile(Mapping):
         """How a tensor is stored: 'F32', 'Q4_K', ..."""
         return self._infos[name].kind.name
 
+    def nbytes(self, name: str) -> int:
+        """How many bytes of the file a tensor takes."""
+        return self._infos[name].end - self._infos[name].start
+
     def header(self) -> bytes:
         """All that stands before the data."""
         return self._data[: self.header_bytes].tobytes()

@@ -150,6 +150,10 @@ class Tensors(Mapping):
     def __len__(self) -> int:
         return len(self._theirs)
 
+    def stored_as(self, name: str) -> str:
+        """What the file calls the tensor of a Hugging Face name."""
+        return self._theirs[name]
+
     def _heads(self) -> int:
         return gguf_config.count(self._gguf, 'attention.head_count')
 

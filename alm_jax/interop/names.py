@@ -82,6 +82,45 @@ def conv(theirs: str, ours: str) -> list[Rule]:
     ]
 
 
+def conv_transpose(theirs: str, ours: str) -> list[Rule]:
+    """torch's ConvTranspose1d: [in, out, size] is our [size, in, out]."""
+
+    def turned(arrays):
+        return [arrays[0].transpose(2, 0, 1)]
+
+    def back(arrays):
+        return [arrays[0].transpose(1, 2, 0)]
+
+    return [
+        Rule((f'{theirs}.weight',), (f'{ours}/kernel',), turned, back),
+        *array(f'{theirs}.bias', f'{ours}/bias'),
+    ]
+
+
+def weight_normed(rules: Sequence[Rule]) -> list[Rule]:
+    """The rules of a convolution over time whose weight torch has split into a length and a vector.
+
+    Both names of the two are read; the newer ones are written.
+    """
+    first, *others = rules
+    theirs, ours = first.theirs[0].removesuffix('.weight'), first.ours[0]
+    split = []
+    for length, vector in (
+        ('parametrizations.weight.original0', 'parametrizations.weight.original1'),
+        ('weight_g', 'weight_v'),
+    ):
+        split += [
+            dataclasses.replace(first, theirs=(f'{theirs}.{vector}',), ours=(f'{ours}_v',)),
+            Rule(
+                (f'{theirs}.{length}',),
+                (f'{ours}_g',),
+                lambda arrays: [arrays[0].reshape(-1)],
+                lambda arrays: [arrays[0][:, None, None]],
+            ),
+        ]
+    return [*split, *others]
+
+
 def pointwise(theirs: str, ours: str) -> list[Rule]:
     """torch's Conv2d of size 1, which is our Dense: [out, in, 1, 1] is [in, out]."""
 
@@ -166,6 +205,22 @@ def match(
       ConfigError: lists every name of theirs that no rule takes, and every one of ours that no
         tensor fills.
     """
+    entries, left, missing = pair(table, theirs, ours, unused=unused)
+    problems = [f'  {name}: in the files, not in the model' for name in left]
+    problems += [f'  {name}: in the model, not in the files' for name in missing]
+    if problems:
+        raise ConfigError(
+            f'{len(problems)} names do not match:\n'
+            + '\n'.join(problems[:40])
+            + '\n  ...' * (len(problems) > 40)
+        )
+    return entries
+
+
+def pair(
+    table: Table, theirs: Iterable[str], ours: Iterable[str], *, unused: Sequence[str] = ()
+) -> tuple[list[Entry], list[str], list[str]]:
+    """``match`` of what matches: (entries, names of theirs left over, names of ours unfilled)."""
     available, wanted = set(theirs), set(ours)
     taken, filled, entries = set(), set(), []
     for rule in table:
@@ -179,15 +234,7 @@ def match(
                 taken.update(entry.theirs)
                 filled.update(entry.ours)
     left = sorted(n for n in available - taken if not any(re.fullmatch(p, n) for p in unused))
-    problems = [f'  {name}: in the files, not in the model' for name in left]
-    problems += [f'  {name}: in the model, not in the files' for name in sorted(wanted - filled)]
-    if problems:
-        raise ConfigError(
-            f'{len(problems)} names do not match:\n'
-            + '\n'.join(problems[:40])
-            + '\n  ...' * (len(problems) > 40)
-        )
-    return entries
+    return entries, left, sorted(wanted - filled)
 
 
 def their_arrays(table: Table, ours: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

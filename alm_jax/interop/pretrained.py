@@ -8,10 +8,11 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Sharding
 
 from alm_jax.config import ConfigError
@@ -50,9 +51,30 @@ def from_pretrained(
     if not folder.is_dir():
         raise ConfigError(f'{folder} is not a folder with config.json and safetensors.')
     config = tensor_files.read_config(folder)
+    families.find(str(config.get('model_type', '')), str(folder / 'config.json'))
+    tensors = tensor_files.TensorFiles(folder)
+    return from_tensors(folder, config, tensors, dtype=dtype, sharding=sharding, unused=unused)
+
+
+def from_tensors(
+    folder: pathlib.Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, np.ndarray],
+    *,
+    dtype: Any = jnp.float32,
+    sharding: Sharding | None = None,
+    unused: Sequence[str] = (),
+) -> Pretrained:
+    """``from_pretrained`` of tensors by their family's names, read one at a time.
+
+    Args:
+      folder: where what stands beside the weights is, such as a tokenizer; for messages.
+      config: content of config.json.
+      tensors: a mapping that may read them when asked.
+      dtype, sharding, unused: see ``from_pretrained``.
+    """
     family = families.find(str(config.get('model_type', '')), str(folder / 'config.json'))
     module, shapes = family.shapes(config)
-    tensors = tensor_files.TensorFiles(folder)
     ours = flatten_canonical(shapes)
     try:
         entries = names.match(family.table(config), tensors, ours, unused=(*family.unused, *unused))

@@ -7,6 +7,8 @@ Checksums are not verified: the caller pins sha256 of both files.
 """
 
 import math
+import os
+import pathlib
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,11 +19,25 @@ FOOTER_BYTES = 48
 TABLE_MAGIC = 0xDB4775248B80FB57
 BLOCK_TRAILER_BYTES = 5  # compression type and crc32c
 DTYPES = {1: np.dtype('<f4'), 2: np.dtype('<f8'), 3: np.dtype('<i4'), 9: np.dtype('<i8')}
+VALUE = '/.ATTRIBUTES/VARIABLE_VALUE'  # the end of every variable's name
+INDEX, SHARD = 'variables.index', 'variables.data-00000-of-00001'
 STRING = 7  # DT_STRING: the object graph, not a variable
 
 
 class SavedModelError(ConfigError):
     """The bytes are not an uncompressed, single-shard tensor bundle."""
+
+
+def read_saved_model(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """``read_variables`` of a SavedModel's folder. SavedModelError names the file."""
+    folder = pathlib.Path(path) / 'variables'
+    for name in (INDEX, SHARD):
+        if not (folder / name).is_file():
+            raise SavedModelError(f'{folder} has no {name}.')
+    try:
+        return read_variables((folder / INDEX).read_bytes(), (folder / SHARD).read_bytes())
+    except SavedModelError as error:
+        raise SavedModelError(f'{folder}: {error}') from error
 
 
 def read_variables(index: bytes, shard: bytes) -> dict[str, np.ndarray]:

@@ -1,6 +1,7 @@
 """Tensors of a model folder, one at a time: model.safetensors, or shards with their index."""
 
 import json
+import math
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -14,6 +15,8 @@ from alm_jax.config import ConfigError
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 SHARD_BYTES = 4 << 30
+_EIGHT_BYTES, _FOUR_BYTES = ('F64', 'I64', 'U64'), ('F32', 'I32', 'U32')
+_TWO_BYTES = ('F16', 'BF16', 'I16', 'U16')
 
 
 class TensorFiles(Mapping):
@@ -69,6 +72,13 @@ class TensorFiles(Mapping):
         """Of a tensor, as safetensors calls it: 'F32', 'BF16', ..."""
         return self._open[self._file_of[name]].get_slice(name).get_dtype()
 
+    def nbytes(self, name: str) -> int:
+        """Of a tensor, in its file."""
+        dtype = self.dtype(name)
+        sizes = {8: _EIGHT_BYTES, 4: _FOUR_BYTES, 2: _TWO_BYTES}
+        item = next((size for size, dtypes in sizes.items() if dtype in dtypes), 1)
+        return math.prod(self.shape(name)) * item
+
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
     if (folder / INDEX).is_file():
@@ -94,12 +104,21 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
 
 def _read_json(path: pathlib.Path) -> dict:
     try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+        content = path.read_bytes()
+    except OSError as error:
         raise ConfigError(f'{path} cannot be read: {error}.') from error
-    if not isinstance(content, dict):
-        raise ConfigError(f'{path} is not a JSON object.')
-    return content
+    return parse(content, str(path))
+
+
+def parse(content: bytes, name: str) -> dict:
+    """A JSON object. Raises ConfigError with the ``name`` of its file."""
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise ConfigError(f'{name} cannot be read: {error}.') from error
+    if not isinstance(value, dict):
+        raise ConfigError(f'{name} is not a JSON object.')
+    return value
 
 
 def read_config(folder: str | os.PathLike, name: str = 'config.json') -> dict:
