@@ -14,7 +14,8 @@ from alm_jax.audio.presets import FrontEnd
 def hann_window(front_end: FrontEnd) -> np.ndarray:
     """The analysis window, float64 [win_length]."""
     intervals = front_end.win_length - front_end.symmetric_window
-    return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(front_end.win_length) / intervals)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(front_end.win_length) / intervals)
+    return window**front_end.window_power
 
 
 @functools.cache

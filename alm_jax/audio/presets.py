@@ -7,6 +7,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from typing import Any, Literal
 
 
@@ -14,8 +15,8 @@ from typing import Any, Literal
 class FrontEnd:
     """The definition of one log-mel spectrogram: [n] samples at ``sampling_rate`` -> [t, n_mels].
 
-    Per frame: optional DC removal and pre-emphasis, Hann window, real FFT of ``n_fft`` points,
-    |X| ** ``power``, mel bands, logarithm of ``max(mel, floor) + offset``, then
+    Per frame: optional DC removal and pre-emphasis, Hann window or a power of it, real FFT of
+    ``n_fft`` points, |X| ** ``power``, mel bands, logarithm of ``max(mel, floor) + offset``, then
     ``(value - mean) / scale``.
 
     Frames. A centred front end puts frame i around sample i * hop_length and reflects the signal at
@@ -34,6 +35,7 @@ class FrontEnd:
       centred: see above.
       drop_last: whether a centred spectrogram leaves out its last frame, as Whisper does.
       symmetric_window: Hann over win_length - 1 intervals (Kaldi) instead of the periodic one.
+      window_power: the window is raised to it; 0.85 makes Kaldi's own, the Povey window.
       remove_dc: subtract each frame's mean.
       preemphasis: coefficient within the frame, 0 for none; the sample before the first repeats it.
       power: 1 for magnitude, 2 for power.
@@ -57,6 +59,7 @@ class FrontEnd:
     centred: bool = False
     drop_last: bool = False
     symmetric_window: bool = False
+    window_power: float = 1.0
     remove_dc: bool = False
     preemphasis: float = 0.0
     power: int = 2
@@ -79,6 +82,7 @@ class FrontEnd:
         return max(frames, 1) if isinstance(frames, int) else frames.clip(1)
 
 
+_PCM16 = 2.0**15  # BEATs' waveforms are in units of int16, ours in [-1, 1]
 _WHISPER = FrontEnd(
     name='whisper_80',
     sampling_rate=16000,
@@ -136,6 +140,27 @@ PRESETS: dict[str, FrontEnd] = {
         mean=-4.2677393,
         scale=2 * 4.5689974,
     ),
+    # BEATs (speechbrain's beats.py): torchaudio's Kaldi fbank of int16 units, its mean and 2 sigma.
+    # The factor on the waveform is a constant on the logarithm, and divides the floor.
+    'beats': FrontEnd(
+        name='beats',
+        sampling_rate=16000,
+        win_length=400,
+        n_fft=512,
+        hop_length=160,
+        n_mels=128,
+        f_min=20.0,
+        f_max=8000.0,
+        mel='htk',
+        log='ln',
+        symmetric_window=True,
+        window_power=0.85,
+        remove_dc=True,
+        preemphasis=0.97,
+        floor=1.192092955078125e-07 / _PCM16**2,
+        mean=15.41663 - 2 * math.log(_PCM16),
+        scale=2 * 6.55582,
+    ),
     # panns-inference Cnn14 (torchlibrosa): librosa's power_to_db without its range limit.
     'cnn14': FrontEnd(
         name='cnn14',
@@ -177,5 +202,8 @@ def front_end_sha256(front_end: FrontEnd, **context: Any) -> str:
       **context: what else decides the features of a clip, such as ``seconds=5.0`` (the window) and
         ``policy='windows'`` (how a long clip is cut); JSON types only.
     """
-    content = {'front_end': dataclasses.asdict(front_end), **context}
+    constants = dataclasses.asdict(front_end)
+    if front_end.window_power == 1.0:  # younger than published hashes
+        del constants['window_power']
+    content = {'front_end': constants, **context}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

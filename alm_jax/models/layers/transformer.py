@@ -64,6 +64,8 @@ class TransformerBlock(nn.Module):
       heads: attention heads.
       mlp_width: hidden size of the MLP.
       post_norm: False is ViT's order x + f(norm(x)); True is BERT's norm(x + f(x)).
+      residual_scale: with BERT's order, norm(residual_scale * x + f(x)) (DeepNorm, Wang et al.
+        2022, https://arxiv.org/abs/2203.00555; BEATs).
       sandwich: with ViT's order, x + norm(f(norm(x))) (Gemma 2), the outer ones being
         ``attn_post_norm``, ``mlp_post_norm`` and ``cross_attn_post_norm``.
       norm: 'layer', 'rms', or 'rms_from_one' (Gemma).
@@ -82,6 +84,7 @@ class TransformerBlock(nn.Module):
     heads: int
     mlp_width: int
     post_norm: bool = False
+    residual_scale: float = 1.0
     sandwich: bool = False
     norm: str = 'layer'
     norm_epsilon: float = 1e-6
@@ -125,7 +128,7 @@ class TransformerBlock(nn.Module):
         def residual(name, x, f):
             norm = NORMS[self.norm](self.norm_epsilon, name=f'{name}_norm')
             if self.post_norm:
-                return norm(x + drop(f(x)))
+                return norm(self.residual_scale * x + drop(f(x)))
             y = f(norm(x))
             if self.sandwich:
                 y = NORMS[self.norm](self.norm_epsilon, name=f'{name}_post_norm')(y)

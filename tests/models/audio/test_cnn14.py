@@ -35,15 +35,16 @@ def test_padding_never_changes_the_result(variables, mel):
     poisoned = jnp.pad(poisoned, ((0, 0), (0, 30), (0, 0)), constant_values=1e4)
     longer = APPLY(variables, poisoned, LENGTHS)
     np.testing.assert_allclose(longer['pooled'], outputs['pooled'], atol=1e-5)
-    for row, length in enumerate(LENGTHS):
-        alone = MODEL.apply(variables, mel[row : row + 1, :length])
-        np.testing.assert_allclose(alone['pooled'][0], outputs['pooled'][row], atol=1e-5)
+    alone = APPLY(variables, mel[1:2, :31])  # an odd number, of which halving drops one
+    np.testing.assert_allclose(alone['pooled'][0], outputs['pooled'][1], atol=1e-5)
 
 
 def test_without_lengths_all_frames_count_as_in_the_original(variables, mel):
-    every = APPLY(variables, mel, np.array([50, 50, 50]))
-    np.testing.assert_allclose(MODEL.apply(variables, mel)['pooled'], every['pooled'], atol=1e-5)
-    assert np.abs(every['pooled'][1] - APPLY(variables, mel, LENGTHS)['pooled'][1]).max() > 1e-3
+    every = APPLY(variables, mel)['pooled']
+    np.testing.assert_allclose(
+        every, APPLY(variables, mel, np.array([50, 50, 50]))['pooled'], atol=1e-5
+    )
+    assert np.abs(every[1] - APPLY(variables, mel, LENGTHS)['pooled'][1]).max() > 1e-3
 
 
 def test_gradient(variables, mel):
@@ -60,7 +61,7 @@ def test_gradient(variables, mel):
 
 
 def test_bfloat16(variables, mel):
-    low = Cnn14('mu', dtype=jnp.bfloat16).apply(variables, mel, LENGTHS)
+    low = jax.jit(Cnn14('mu', dtype=jnp.bfloat16).apply)(variables, mel, LENGTHS)
     high = APPLY(variables, mel, LENGTHS)
     assert low['block_1'].dtype == jnp.bfloat16
     assert low['pooled'].dtype == low['logits'].dtype == jnp.float32
