@@ -1,5 +1,7 @@
 """LAION-CLAP as transformers' ClapModel stores it: HTS-AT, with or without fusion, and RoBERTa."""
 
+from collections.abc import Callable
+
 import jax.numpy as jnp
 
 from alm_jax.interop import clap, names
@@ -70,10 +72,12 @@ def block_table(theirs: str, ours: str) -> names.Table:
     ]
 
 
-def audio_table(config: Config) -> names.Table:
-    """Of ClapAudioModel's encoder."""
+def audio_table(
+    config: Config, block: Callable[[str, str], names.Table] = block_table, norm: str = 'batch_norm'
+) -> names.Table:
+    """Of ClapAudioModel's encoder, or of an HTS-AT whose blocks and mel norm have other names."""
     rules = [
-        *names.batch_norm('batch_norm', 'mel_norm'),
+        *names.batch_norm(norm, 'mel_norm'),
         *names.conv('patch_embed.proj', 'patch_embedding'),
         *names.norm('patch_embed.norm', 'patch_norm'),
         *names.conv('patch_embed.mel_conv2d', 'local_patches'),
@@ -86,10 +90,10 @@ def audio_table(config: Config) -> names.Table:
             rules += names.pointwise(f'{place}{number}', f'fusion/{part}_{name}')
             rules += names.batch_norm(f'{place}{number + 1}', f'fusion/{part}_{name}_norm')
     for stage, depth in enumerate(config.get('depths', (2, 2, 6, 2))):
-        for block in range(depth):
-            kind = ('plain', 'shifted')[block % 2]
-            ours = f'stage_{stage}/layers/{block // 2}/{kind}'
-            rules += block_table(f'layers.{stage}.blocks.{block}', ours)
+        for number in range(depth):
+            kind = ('plain', 'shifted')[number % 2]
+            ours = f'stage_{stage}/layers/{number // 2}/{kind}'
+            rules += block(f'layers.{stage}.blocks.{number}', ours)
         rules += names.norm(f'layers.{stage}.downsample.norm', f'stage_{stage}/merge_norm')
         rules += names.linear(f'layers.{stage}.downsample.reduction', f'stage_{stage}/merge')
     return rules
