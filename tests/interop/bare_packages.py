@@ -1,12 +1,20 @@
 """Importing single modules of published packages without what their __init__ does.
 
-Some packages fetch files or load compiled extensions when they are imported. Their modules, which
-are the references here, need neither.
+Some packages fetch files or load compiled extensions when they are imported, or ask for versions of
+others that the tests cannot have. Their modules, which are the references here, need none of it.
+
+The packages may be installed, or lie in the folder that ALM_JAX_REFERENCES names, where other
+libraries do not see them (transformers imports torchaudio where it finds it):
+
+  pip install --no-deps --target "$ALM_JAX_REFERENCES" panns-inference==0.1.1 \\
+      torchlibrosa==0.1.0 speechbrain==1.1.2 torchaudio==2.11.0 msclap==1.3.4
 """
 
 import contextlib
 import importlib
+import importlib.machinery
 import importlib.util
+import os
 import sys
 
 import pytest
@@ -16,7 +24,7 @@ def module(name: str, *packages: str):
     """The module ``name``, imported while ``packages`` and its own are bare.
 
     A bare package is one whose __init__ does not run. Nothing bare is left behind, so that other
-    tests see no package that they would not see otherwise. Skips when a package is not installed.
+    tests see no package that they would not see otherwise. Skips when a package is not there.
     """
     with _bare((name.partition('.')[0], *packages)):
         return importlib.import_module(name)
@@ -27,12 +35,19 @@ def _bare(packages):
     before = set(sys.modules)
     try:
         for package in packages:
-            spec = importlib.util.find_spec(package)
-            if spec is None:
-                pytest.skip(f'{package} is not installed')
-            sys.modules[package] = importlib.util.module_from_spec(spec)
+            sys.modules[package] = importlib.util.module_from_spec(_find(package))
         yield
     finally:
         for name in set(sys.modules) - before:
             if name.partition('.')[0] in packages:
                 del sys.modules[name]
+
+
+def _find(package):
+    folder = os.environ.get('ALM_JAX_REFERENCES')
+    spec = importlib.util.find_spec(package)
+    if spec is None and folder:
+        spec = importlib.machinery.PathFinder.find_spec(package, [folder])
+    if spec is None:
+        pytest.skip(f'{package} is neither installed nor in ALM_JAX_REFERENCES')
+    return spec

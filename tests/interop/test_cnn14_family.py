@@ -17,7 +17,7 @@ RATE = 32_000
 
 def published(widths=None):
     """The reference; its own blocks made narrower with ``widths``."""
-    models = module('panns_inference.models')
+    models = module('panns_inference.models', 'torchlibrosa')
     if widths:
         models.init_layer = lambda layer: None  # of blocks that are replaced: it takes seconds
     reference = models.Cnn14(RATE, 1024, 320, 64, 50, 14_000, 527)
