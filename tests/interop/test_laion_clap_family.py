@@ -13,6 +13,7 @@ import transformers
 from safetensors.torch import save_file
 
 import alm_jax
+from alm_jax.interop import from_torch
 
 pytestmark = pytest.mark.filterwarnings('ignore:torch.meshgrid')  # the package's call
 WIDTH, DEPTHS, HEADS, IMAGE, BINS, JOINT = 16, [2, 2], [2, 4], 128, 32, 24
@@ -169,11 +170,16 @@ def test_scales_and_round_trip(pair, tmp_path):
     [('HTSAT-tiny', 96, [2, 2, 6, 2], True), ('HTSAT-base', 128, [2, 2, 12, 2], False)],
 )
 def test_published_size(library, monkeypatch, tmp_path, amodel, width, depths, fusion):
-    """With roberta-base; config.json says no more than the names of the towers."""
+    """With roberta-base, from a .pt file as the package's; its tensors say which towers they are."""
     size = {'spec_size': 256, 'embed_dim': width, 'num_heads': [4, 8, 16, 32]}
     text = {'vocab_size': 50_265}
     made = reference(library, monkeypatch, fusion, depths, size, text)
-    model = saved(made, tmp_path, amodel=amodel, enable_fusion=fusion)
+    state = {f'module.{name}': tensor for name, tensor in made.state_dict().items()}
+    torch.save({'state_dict': state, 'epoch': 3, 'best': np.float64(0.5)}, tmp_path / 'best.pt')
+    words = [str(tmp_path / 'best.pt'), str(tmp_path / 'clap'), '--model_type=laion_clap']
+    assert from_torch.main(words) == 0
+    model = alm_jax.load(tmp_path / 'clap')
+    assert (model.config['amodel'], model.config['enable_fusion']) == (amodel, fusion)
     ids, mask = parity.padded(IDS, 9, 1)
     given = {'input_ids': torch.tensor(ids).long(), 'attention_mask': torch.tensor(mask).long()}
     generator = np.random.default_rng(0)
