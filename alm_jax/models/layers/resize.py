@@ -22,3 +22,17 @@ def bicubic_matrix(length: int, to_length: int) -> np.ndarray:
         weight = np.where(distance <= 1, near, far)
         np.add.at(matrix, (np.arange(to_length), np.clip(low + offset, 0, length - 1)), weight)
     return matrix.astype(np.float32)
+
+
+@functools.lru_cache(maxsize=16)
+def linear_matrix(length: int, to_length: int) -> np.ndarray:
+    """float32 [to_length, length]: linear, half-pixel centres.
+
+    torch's interpolate(mode='linear', align_corners=False); beyond the ends the edge repeats.
+    """
+    at = np.clip((np.arange(to_length) + 0.5) * (length / to_length) - 0.5, 0, length - 1)
+    low = np.floor(at).astype(int)
+    matrix = np.zeros((to_length, length))
+    np.add.at(matrix, (np.arange(to_length), low), 1 - (at - low))
+    np.add.at(matrix, (np.arange(to_length), np.minimum(low + 1, length - 1)), at - low)
+    return matrix.astype(np.float32)

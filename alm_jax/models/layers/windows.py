@@ -2,21 +2,24 @@
 
 Shared by encoders that cut a log-mel spectrogram into patches. A clip of n frames has
 ``1 + ceil((n - size) / hop)`` windows (at least one), so every frame is in a window and the last
-one is filled up, as YAMNet's own waveform padding does.
+one is filled up, as YAMNet's own waveform padding does. With ``partial=False`` it has only those
+that its frames fill, as a convolution without padding does (still at least one).
 """
 
 import jax.numpy as jnp
 
 
-def num_windows(num_frames: int, size: int, hop: int) -> int:
+def num_windows(num_frames: int, size: int, hop: int, partial: bool = True) -> int:
     """How many windows of ``size`` frames, ``hop`` apart, cover ``num_frames`` frames."""
-    return 1 + max(0, -(-(num_frames - size) // hop))
+    after_first = num_frames - size
+    return 1 + max(0, -(-after_first // hop) if partial else after_first // hop)
 
 
-def window_mask(num_frames_b, count: int, size: int, hop: int):
+def window_mask(num_frames_b, count: int, size: int, hop: int, partial: bool = True):
     """bool [b, count]: the windows that a clip of each length has. The first one always counts."""
     start_k = jnp.arange(count) * hop
-    return (start_k == 0) | (start_k + size - hop < num_frames_b[:, None])
+    needed_k = start_k + size - (hop - 1 if partial else 0)
+    return (start_k == 0) | (needed_k <= num_frames_b[:, None])
 
 
 def fill_padding(mel_btf, num_frames_b, length: int, value: float):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from alm_jax.config import ConfigError
-from alm_jax.models.audio.spectrogram_transformer import VARIANTS, SpectrogramTransformer
+from alm_jax.models.audio.spectrogram_positions import _fit
+from alm_jax.models.audio.spectrogram_transformer import VARIANTS, Size, SpectrogramTransformer
 
 
 def _mel(frames=70, bins=64):
@@ -100,3 +101,93 @@ def test_mistakes_are_named():
         SpectrogramTransformer('BB').init(jax.random.key(0), _mel(), jnp.array([70] * 3))
     with pytest.raises(ValueError, match='8 mel bins'):
         SpectrogramTransformer('mu').init(jax.random.key(0), _mel(bins=8), jnp.array([70] * 3))
+
+
+LEARNED = {
+    'absolute': {
+        'stride': (10, 10),
+        'positions': 'absolute',
+        'grid': (6, 5),
+        'prefix': 2,
+        'pool': 'prefix',
+        'classes': 3,
+        'head_norm': 1e-5,
+    },
+    'separable': {
+        'positions': 'separable',
+        'grid': (9, 4),
+        'prefix': 1,
+        'modality': True,
+        'norm_pooled': True,
+    },
+}
+
+
+@pytest.mark.parametrize('kind', LEARNED)
+def test_learned_positions_with_a_mask(kind):
+    """Padding changes nothing, and every parameter has a gradient."""
+    model = SpectrogramTransformer(Size(16, 1, 2), partial=False, **LEARNED[kind])
+    mel, lengths = _mel(60), jnp.array([60, 43, 17])
+    params = jax.jit(model.init)(jax.random.key(0), mel, lengths)['params']
+    apply = jax.jit(lambda params, mel: model.apply({'params': params}, mel, lengths))
+    padded = jnp.pad(mel, ((0, 0), (0, 10), (0, 0)), constant_values=1e6)
+    short, long = apply(params, mel), apply(params, padded)
+    np.testing.assert_allclose(short['pooled'], long['pooled'], atol=1e-5)
+    steps = short['frame_mask'].shape[1]
+    np.testing.assert_array_equal(short['frame_mask'], long['frame_mask'][:, :steps])
+    assert not long['frame_mask'][:, steps:].any()
+
+    def loss(params):
+        outputs = apply(params, mel)
+        return jnp.sum(jnp.sin(3 * outputs.get('logits', outputs['pooled'])))
+
+    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params)):
+        name = jax.tree_util.keystr(path)
+        assert np.isfinite(leaf).all(), name
+        assert np.abs(leaf).max() > 1e-7 or "['key']['bias']" in name, name
+
+
+def test_patchout_leaves_out_what_it_says():
+    """Rows of the whole batch alike; none without training; other keys leave out others."""
+    options = {'patchout': (2, 1), 'token_patchout': 3, 'prefix': 1, 'pool': 'prefix'}
+    model = SpectrogramTransformer(Size(16, 1, 2), **options)
+    mel, lengths = _mel(80), jnp.array([80] * 3)
+    params = jax.jit(model.init)(jax.random.key(0), mel, lengths)['params']
+
+    @jax.jit
+    def train(key):
+        return model.apply({'params': params}, mel, lengths, train=True, rngs={'dropout': key})
+
+    calls = [train(jax.random.key(i)) for i in (1, 1, 2)]
+    whole = jax.jit(model.apply)({'params': params}, mel, lengths)['embeddings']
+    grid = np.asarray(whole[:, 1:]).reshape(3, 5, 4, 16)
+    for outputs in calls:
+        kept = grid[:, outputs['kept_steps']][:, :, outputs['kept_bands']].reshape(3, 9, 16)
+        want = kept[:, outputs['kept_tokens']]
+        np.testing.assert_array_equal(outputs['embeddings'][:, 1:], want)
+        assert want.shape == (3, 6, 16)
+        assert 'frames' not in outputs
+    np.testing.assert_array_equal(calls[0]['pooled'], calls[1]['pooled'])
+    names = ('kept_steps', 'kept_bands', 'kept_tokens')
+    assert any(not np.array_equal(calls[0][name], calls[2][name]) for name in names)
+    with pytest.raises(ValueError, match='leaves none of 5'):
+        SpectrogramTransformer('mu', patchout=(5, 0)).init(
+            {'params': jax.random.key(0), 'dropout': jax.random.key(1)}, mel, lengths, True
+        )
+
+
+@pytest.mark.parametrize('steps', [4, 7, 11, 25])
+def test_positions_are_stretched_as_torch_does_it(steps):
+    """Fewer steps are the middle ones; more are interpolated, half-pixel centres."""
+    torch = pytest.importorskip('torch')
+    table = np.random.default_rng(0).normal(size=(11, 3, 8)).astype(np.float32)
+    got = _fit(jnp.asarray(table), steps, stretch=True)
+    picture = torch.tensor(table).permute(2, 1, 0)[None]
+    if steps > 11:
+        want = torch.nn.functional.interpolate(picture, (3, steps), mode='bilinear')
+    else:
+        first = 11 // 2 - steps // 2
+        want = picture[..., first : first + steps]
+    np.testing.assert_allclose(got, want[0].permute(2, 1, 0), atol=1e-5)
+    with pytest.raises(ValueError, match='positions for 11'):
+        _fit(jnp.asarray(table), 12, stretch=False)
