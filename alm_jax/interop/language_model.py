@@ -26,8 +26,9 @@ class LanguageModel(Pretrained):
     @functools.cached_property
     def stop_ids(self) -> tuple[int, ...]:
         """eos_token_id of generation_config.json, else of config.json: one or several."""
-        stops = self.generation_config.get('eos_token_id')
-        stops = self.config.get('eos_token_id') if stops is None else stops
+        places = (self.generation_config, self.config, self.config.get('text_config', {}))
+        found = (place.get('eos_token_id') for place in places)
+        stops = next((stops for stops in found if stops is not None), None)
         return tuple(stops) if isinstance(stops, list) else () if stops is None else (stops,)
 
     @functools.cached_property

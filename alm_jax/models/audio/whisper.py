@@ -64,6 +64,9 @@ class WhisperEncoder(nn.Module):
     Attributes:
       variant: 'mu', 'tiny', 'base', 'small', 'medium', 'large_v2', 'large_v3', or a Size.
       masked: whether frames behind a clip's end are hidden from its own.
+      masked_stem: with ``masked``, whether they are also hidden from the convolutions, which see
+        two of them. Qwen2-Audio and Audio Flamingo 3 hide them from the attention alone.
+      pool: so many neighbours are averaged before the final norm; 2 in these.
       dropout: rate after the positions and inside the blocks.
       remat: 'none' or 'block'.
       dtype: compute dtype; layer norms, softmax and pooling are float32.
@@ -71,6 +74,8 @@ class WhisperEncoder(nn.Module):
 
     variant: str | Size = 'tiny'
     masked: bool = False
+    masked_stem: bool = True
+    pool: int = 1
     dropout: float = 0.0
     remat: str = 'none'
     dtype: DTypeLike = jnp.float32
@@ -86,10 +91,11 @@ class WhisperEncoder(nn.Module):
           train: turns dropout on (rng stream 'dropout').
 
         Returns:
-          With t' = ceil(t / 2): 'tokens' [b, t', d], the last block's output after the final norm;
-          'frame_mask' bool [b, t'], those of the clip; 'pooled' float32 [b, d], their mean;
-          'conv1' [b, t, d] and 'conv2' [b, t', d], after their activations; 'embeddings'
-          [b, t', d], input of the first block; 'hidden' [l, b, t', d], every block's output.
+          With t' = ceil(t / 2): 'tokens' [b, t' // pool, d], the last block's output after the
+          final norm; 'frame_mask' bool [b, t' // pool], those of the clip alone; 'pooled' float32
+          [b, d], their mean; 'conv1' [b, t, d] and 'conv2' [b, t', d], after their activations;
+          'embeddings' [b, t', d], input of the first block; 'hidden' [l, b, t', d], every block's
+          output.
 
         Raises:
           ConfigError: for an unknown variant.
@@ -108,7 +114,7 @@ class WhisperEncoder(nn.Module):
         if num_frames_b is None:
             num_frames_b = jnp.full(mel_btf.shape[:1], mel_btf.shape[1])
         outputs = self._stem(mel_btf, num_frames_b, size)
-        mask = outputs['frame_mask'] = _mask(-(-num_frames_b // 2), length)
+        mask = _mask(-(-num_frames_b // 2), length)
         positions = Embedding(size.positions, size.width, _sinusoids, name='position_embedding')()
         x = outputs['conv2'] + positions[:length].astype(self.dtype)
         x = outputs['embeddings'] = nn.Dropout(self.dropout, deterministic=not train)(x)
@@ -125,15 +131,24 @@ class WhisperEncoder(nn.Module):
             dtype=self.dtype,
         )
         x, outputs['hidden'] = stack(x, mask if self.masked else None)
+        if self.pool > 1:
+            length //= self.pool
+            x = x[:, : length * self.pool].reshape(x.shape[0], length, self.pool, -1).mean(axis=2)
+            mask = _mask(self.num_tokens(num_frames_b), length)
         outputs['tokens'] = LayerNorm(NORM_EPSILON, name='final_norm')(x)
+        outputs['frame_mask'] = mask
         outputs['pooled'] = windows.masked_mean(outputs['tokens'], mask)
         return outputs
+
+    def num_tokens(self, num_frames):
+        """How many of 'tokens' are a clip's own: an int or an array."""
+        return -(-num_frames // 2) // self.pool
 
     def _stem(self, mel_btf, num_frames_b, size):
         """{'conv1', 'conv2'}: two convolutions of three frames, the second one with stride 2."""
         outputs, x, count_b = {}, mel_btf, num_frames_b
         for name, stride in (('conv1', 1), ('conv2', 2)):
-            if self.masked:  # as if the input ended with the clip
+            if self.masked and self.masked_stem:  # as if the input ended with the clip
                 x = jnp.where(_mask(count_b, x.shape[1])[..., None], x, 0)
             conv = Conv(size.width, (3,), (stride,), [(1, 1)], dtype=self.dtype, name=name)
             x = outputs[name] = ACTIVATIONS[size.activation](conv(x))
