@@ -47,6 +47,29 @@ class RmsNorm(nn.Module):
         return (y * scale).astype(x.dtype)
 
 
+class GroupNorm(nn.Module):
+    """Group normalisation (Wu and He 2018, https://arxiv.org/abs/1803.08494) over whole sequences.
+
+    Statistics are of a group's channels at all positions between the batch and the channel axis,
+    padding included. Parameters ``scale`` and ``bias`` [c] are float32; the result has the dtype of
+    the input.
+    """
+
+    groups: int = 1
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x):
+        """[b, ..., c] -> [b, ..., c]; c is a multiple of the groups."""
+        scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
+        bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
+        y = x.astype(jnp.float32).reshape(x.shape[0], -1, self.groups, x.shape[-1] // self.groups)
+        y = y - jnp.mean(y, axis=(1, 3), keepdims=True)
+        variance = jnp.mean(jnp.square(y), axis=(1, 3), keepdims=True)
+        y = (y * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape)
+        return (y * scale + bias).astype(x.dtype)
+
+
 class FrozenBatchNorm(nn.Module):
     """Batch normalisation with stored statistics that training never updates.
 
