@@ -68,12 +68,18 @@ def padding(num_samples: int, front_end: FrontEnd) -> tuple[int, int]:
     return max(front_end.n_fft - num_samples, 0), front_end.n_fft // 2 if front_end.centred else 0
 
 
+def first_sample(front_end: FrontEnd) -> int:
+    """Of the padded signal: a centred window shorter than the FFT is in the FFT's middle."""
+    return (front_end.n_fft - front_end.win_length) // 2 if front_end.centred else 0
+
+
 def spectrogram(x_n: np.ndarray, front_end: FrontEnd) -> np.ndarray:
     """|X| ** power of every frame of one window: float [n] -> float64 [t, n_fft // 2 + 1]."""
     zeros, reflected = padding(len(x_n), front_end)
     x = np.pad(np.asarray(x_n, np.float64), (0, zeros))
     if reflected:
         x = np.pad(x, reflected, mode='reflect')
+    x = x[first_sample(front_end) :]
     frames = np.lib.stride_tricks.sliding_window_view(x, front_end.win_length)
     frames = frames[:: front_end.hop_length][: front_end.num_frames(len(x_n))]
     if front_end.remove_dc:

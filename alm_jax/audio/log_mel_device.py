@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 
 from alm_jax.audio.decode import FULL_SCALE
-from alm_jax.audio.log_mel import hann_window, mel_filters, padding
+from alm_jax.audio.log_mel import first_sample, hann_window, mel_filters, padding
 from alm_jax.audio.presets import FrontEnd
 
 
@@ -67,6 +67,7 @@ def _frames(x_bn: jax.Array, front_end: FrontEnd) -> jax.Array:
     if reflected:
         x_bn = jnp.pad(x_bn, ((0, 0), (reflected, reflected)), mode='reflect')
     starts = front_end.hop_length * jnp.arange(front_end.num_frames(num_samples))
+    starts += first_sample(front_end)
 
     def frame(start):
         return jax.lax.dynamic_slice_in_dim(x_bn, start, front_end.win_length, axis=1)

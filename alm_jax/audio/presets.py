@@ -176,6 +176,24 @@ PRESETS: dict[str, FrontEnd] = {
         centred=True,
         floor=1e-10,
     ),
+    # hear21passt AugmentMelSTFT without augmentation, of a signal after x[n + 1] - 0.97 x[n].
+    'passt': FrontEnd(
+        name='passt',
+        sampling_rate=32000,
+        win_length=800,
+        n_fft=1024,
+        hop_length=320,
+        n_mels=128,
+        f_min=0.0,
+        f_max=15000.0,
+        mel='htk',
+        log='ln',
+        centred=True,
+        symmetric_window=True,
+        offset=1e-5,
+        mean=-4.5,
+        scale=5.0,
+    ),
     # tensorflow/models research/audioset/yamnet/{params,features}.py.
     'yamnet': FrontEnd(
         name='yamnet',
