@@ -5,7 +5,7 @@ import functools
 import tokenizers
 
 from alm_jax.config import ConfigError
-from alm_jax.interop import tensor_files
+from alm_jax.interop import tekken, tensor_files
 from alm_jax.interop.family import Pretrained
 
 
@@ -14,9 +14,11 @@ class LanguageModel(Pretrained):
 
     @functools.cached_property
     def tokenizer(self) -> tokenizers.Tokenizer:
-        """Of the folder. Raises ConfigError when there is none."""
+        """Of the folder: tokenizer.json or tekken.json. Raises ConfigError when there is none."""
         file = self.folder / 'tokenizer.json'
         if not file.is_file():
+            if (self.folder / 'tekken.json').is_file():
+                return tekken.build(self.folder / 'tekken.json')
             raise ConfigError(f'{self.folder} has no tokenizer.json; give token ids.')
         try:
             return tokenizers.Tokenizer.from_file(str(file))

@@ -1,5 +1,7 @@
 """Audio Flamingo 3 folders against transformers: model, processor, and what is generated."""
 
+import dataclasses
+
 import audio_lm_checks as checks
 import numpy as np
 import parity
@@ -69,6 +71,13 @@ def test_waveforms_and_prompts(trio):
     assert given[MASK].sum(axis=1).tolist() == [*counts[0], *counts[1]]
     first = model.generate(clips[1], 'w9 w10 w11', sampling_rate=16_000, max_tokens=20)
     assert first == ours[1:]  # a prompt without a place gets one in front
+
+
+def test_the_front_end_in_todays_processor_config(trio, tmp_path):
+    model, _, processor = trio
+    processor.save_pretrained(tmp_path)
+    assert not (tmp_path / 'preprocessor_config.json').exists()
+    assert dataclasses.replace(model, folder=tmp_path).features == model.features
 
 
 @pytest.mark.slow_local

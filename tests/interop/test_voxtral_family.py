@@ -1,9 +1,15 @@
 """Voxtral folders against transformers: model, front end, and what is generated."""
 
+import base64
+import importlib.resources
+import io
+import json
+
 import audio_lm_checks as checks
 import numpy as np
 import parity
 import pytest
+import soundfile
 import torch
 import transformers
 
@@ -84,6 +90,55 @@ def test_waveforms_and_prompts(trio):
     prompt = 'w5 [AUDIO] w6 w7 [AUDIO] w8'
     ours = model.generate(clips, prompt, sampling_rate=16_000, max_tokens=20)
     assert ours == [' '.join(f'w{i}' for i in theirs.tolist())]
+
+
+def test_a_folder_as_published(tmp_path):
+    """tekken.json and windows of 30 s, against the reference's whole processor."""
+    library = pytest.importorskip('mistral_common.tokens.tokenizers.tekken').Tekkenizer
+    data = importlib.resources.files('mistral_common') / 'data' / 'tekken_240911.json'
+    tekken = json.loads(data.read_text())
+    named = [dict(token) for token in library.DEPRECATED_SPECIAL_TOKENS]
+    more = [f'[OTHER_{i}]' for i in range(len(named), 24)]
+    for name in (*more, '[AUDIO]', '[BEGIN_AUDIO]', '[TRANSCRIBE]'):
+        named.append({'rank': len(named), 'token_str': name, 'is_control': True})
+    tekken['special_tokens'] = named
+    tekken['config']['version'] = 'v7'
+    tekken['audio'] = {
+        'sampling_rate': 16_000,
+        'frame_rate': 12.5,
+        'audio_encoding_config': {'num_mel_bins': 128, 'hop_length': 160, 'window_size': 400},
+        'chunk_length_s': 30.0,
+    }
+    tekken.pop('image', None)
+    config = transformers.VoxtralConfig(
+        audio_config={**ENCODER, 'num_mel_bins': 128, 'max_source_positions': 1500},
+        text_config={**TEXT, 'hidden_size': 32, 'vocab_size': 131_072},
+        audio_token_id=24,
+    )
+    torch.manual_seed(0)
+    reference = transformers.VoxtralForConditionalGeneration(config)
+    model = parity.saved(reference, tmp_path / 'saved')
+    extractor = transformers.WhisperFeatureExtractor(feature_size=128)
+    extractor.save_pretrained(model.folder)
+    (model.folder / 'tekken.json').write_text(json.dumps(tekken))
+    backend = transformers.MistralCommonBackend(tokenizer_path=str(model.folder / 'tekken.json'))
+    processor = transformers.VoxtralProcessor(extractor, backend)
+
+    clip = checks.clips()[0]
+    wave = io.BytesIO()
+    soundfile.write(wave, clip, 16_000, format='WAV', subtype='FLOAT')
+    spoken = {'type': 'audio', 'base64': base64.b64encode(wave.getvalue()).decode()}
+    question = {'type': 'text', 'text': 'What do you hear?'}
+    given = processor.apply_chat_template([{'role': 'user', 'content': [spoken, question]}])
+    theirs = reference.generate(**given, max_new_tokens=20, do_sample=False)
+    theirs = theirs[0, given['input_ids'].shape[1] :].tolist()
+    heard = model.windows(clip)
+    parity.check({'log-mel': (heard.mel_wtf, given['input_features'].transpose(1, 2))})
+    prompt = '[INST][BEGIN_AUDIO][AUDIO]What do you hear?[/INST]'
+    ids = model.prompt_ids(prompt)
+    assert given['input_ids'][0].tolist() == [*ids[:3], *[24] * 375, *ids[4:]]
+    ours = model.generate(clip, prompt, sampling_rate=16_000, max_tokens=20)
+    assert ours == [model.tokenizer.decode(theirs)]
 
 
 def test_frames_that_fill_no_stack_are_named():
