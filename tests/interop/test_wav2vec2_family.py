@@ -57,7 +57,7 @@ def test_padding_changes_nothing(pair):
     """With group norms, once their statistics are of the clip alone."""
     module = pair[0].module
     if module.variant.conv_norm == 'group':
-        module = module.clone(clip_statistics=True)
+        module = module.clone(clip_alone=True)
     speech_parity.check_padding(pair[0], module)
 
 

@@ -5,6 +5,8 @@ https://arxiv.org/abs/2106.07447; Chen et al. 2021, https://arxiv.org/abs/2110.1
 """
 
 import dataclasses
+from collections.abc import Mapping
+from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import linen as nn
@@ -84,7 +86,7 @@ class Wav2Vec2(nn.Module):
 
     A clip's vectors are those of the clip alone, whatever padding is behind it, but for the sizes
     with ``conv_norm`` 'group': their norm counts the padding, as the original's does, unless
-    ``clip_statistics``. The original of these sizes was trained and is run without any mask, so
+    ``clip_alone``. The original of these sizes was trained and is run without any mask, so
     that clips also attend to the padding; ``hide_padding=False`` does that.
 
     The original's LayerDrop and random masks (SpecAugment) are of its training and not here;
@@ -96,17 +98,20 @@ class Wav2Vec2(nn.Module):
 
     Attributes:
       variant: a key of VARIANTS, or a Size.
-      clip_statistics: see FeatureEncoder.
+      clip_alone: whether a clip's vectors are those of the clip alone also where the original's
+        are not.
       dropout: rate after the positions and inside the blocks.
       remat: 'none' or 'block'.
       dtype: compute dtype; norms, softmax and pooling are float32.
     """
 
     variant: str | Size = 'base'
-    clip_statistics: bool = False
+    clip_alone: bool = False
     dropout: float = 0.0
     remat: str = 'none'
     dtype: DTypeLike = jnp.float32
+
+    variants: ClassVar[Mapping[str, Size]] = VARIANTS
 
     @nn.compact
     def __call__(
@@ -136,7 +141,7 @@ class Wav2Vec2(nn.Module):
         """
         size = self.variant
         if not isinstance(size, Size):
-            size = config_lib.choose(VARIANTS, size, where='model.audio.variant')
+            size = config_lib.choose(self.variants, size, where='model.audio.variant')
         if waveform_bn.shape[1] < size.min_samples:
             raise ValueError(f'{waveform_bn.shape[1]} samples; at least {size.min_samples}.')
         if masked_bt is not None and not size.mask_embedding:
@@ -144,28 +149,9 @@ class Wav2Vec2(nn.Module):
         if num_samples_b is None:
             num_samples_b = jnp.full(waveform_bn.shape[:1], waveform_bn.shape[1])
         outputs, x, seen_bt = self._stem(size, waveform_bn, num_samples_b, hide_padding, masked_bt)
+        x = self._positions(size, x)
         x = outputs['embeddings'] = nn.Dropout(self.dropout, deterministic=not train)(x)
-        attention, bias = FrozenDict(), None
-        if size.buckets:
-            attention = FrozenDict(bias_gate='input')
-            places = jnp.arange(x.shape[1])[None]
-            bias = RelativeBias(size.heads, size.buckets, size.max_distance, name='relative_bias')(
-                places, places
-            )
-        stack = transformer_stack(
-            size.depth,
-            remat=self.remat,
-            heads=size.heads,
-            mlp_width=size.mlp_width or 4 * size.width,
-            post_norm=not size.pre_norm,
-            norm_epsilon=size.norm_epsilon,
-            activation=size.activation,
-            attention=attention,
-            dropout=self.dropout,
-            train=train,
-            dtype=self.dtype,
-        )
-        x, outputs['hidden'] = stack(x, seen_bt, bias)
+        x, outputs['hidden'] = self._blocks(size, x, seen_bt, train)
         if size.pre_norm:
             x = LayerNorm(size.norm_epsilon, name='final_norm')(x)
         outputs['tokens'] = x
@@ -176,13 +162,13 @@ class Wav2Vec2(nn.Module):
         return outputs
 
     def _stem(self, size, waveform_bn, num_samples_b, hide_padding, masked_bt):
-        """({'features', 'frame_mask'}, input of the blocks [b, t, d], what is attended to)."""
+        """({'features', 'frame_mask'}, projected features [b, t, d], what is attended to)."""
         x = FeatureEncoder(
             size.conv_widths,
             size.conv_sizes,
             size.conv_strides,
             size.conv_norm,
-            self.clip_statistics,
+            self.clip_alone,
             size.conv_bias,
             size.conv_activation,
             self.dtype,
@@ -199,7 +185,10 @@ class Wav2Vec2(nn.Module):
             masked = self.param('mask_embedding', start, (size.width,)).astype(self.dtype)
             x = x if masked_bt is None else jnp.where(masked_bt[..., None], masked, x)
         seen_bt = frame_mask | ~jnp.asarray(hide_padding)
-        x = jnp.where(seen_bt[..., None], x, 0)
+        return outputs, jnp.where(seen_bt[..., None], x, 0), seen_bt
+
+    def _positions(self, size, x):
+        """The input of the blocks."""
         x = x + PositionalConv(
             size.position_size,
             size.position_groups,
@@ -208,6 +197,27 @@ class Wav2Vec2(nn.Module):
             dtype=self.dtype,
             name='positions',
         )(x)
-        if not size.pre_norm:
-            x = LayerNorm(size.norm_epsilon, name='embedding_norm')(x)
-        return outputs, x, seen_bt
+        return x if size.pre_norm else LayerNorm(size.norm_epsilon, name='embedding_norm')(x)
+
+    def _blocks(self, size, x, seen_bt, train):
+        """The blocks' last output and all of them."""
+        attention, bias = FrozenDict(), None
+        if size.buckets:
+            attention = FrozenDict(bias_gate='input')
+            places = jnp.arange(x.shape[1])[None]
+            bias = RelativeBias(size.heads, size.buckets, size.max_distance, name='relative_bias')(
+                places, places
+            )
+        return transformer_stack(
+            size.depth,
+            remat=self.remat,
+            heads=size.heads,
+            mlp_width=size.mlp_width or 4 * size.width,
+            post_norm=not size.pre_norm,
+            norm_epsilon=size.norm_epsilon,
+            activation=size.activation,
+            attention=attention,
+            dropout=self.dropout,
+            train=train,
+            dtype=self.dtype,
+        )(x, seen_bt, bias)

@@ -1,5 +1,7 @@
 """Multi-head attention: to the sequence itself or to another, with the options of the field."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
@@ -17,8 +19,8 @@ class MultiHeadAttention(nn.Module):
     """Attention (Vaswani et al. 2017, section 3.2), softmax in float32.
 
     Parameters: Dense layers ``query``, ``key``, ``value``, ``out``; with ``qk_norm`` also
-    ``query_norm`` and ``key_norm`` over the head size, and with ``bias_gate`` a BiasGate of that
-    name.
+    ``query_norm`` and ``key_norm`` over the head size, and with ``bias_gate`` or ``relative`` those
+    modules.
 
     Attributes:
       heads: number of query heads.
@@ -35,6 +37,9 @@ class MultiHeadAttention(nn.Module):
       softcap: scores become softcap * tanh(scores / softcap) (Gemma 2); None leaves them.
       bias_gate: what gates the bias of the scores: 'input' (WavLM), its features cut into heads, or
         'query' (BEATs), before the scale; None leaves it.
+      relative: makes a module of ``layers.relative_positions``, whose scores are added.
+      rope_input: what is rotated is the input of query and key, cut into heads, and not they
+        (Wav2Vec2-Conformer).
       dtype: compute and result dtype.
     """
 
@@ -50,6 +55,8 @@ class MultiHeadAttention(nn.Module):
     norm_offset: float = 0.0
     softcap: float | None = None
     bias_gate: str | None = None
+    relative: Callable[..., nn.Module] | None = None
+    rope_input: bool = False
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -91,6 +98,9 @@ class MultiHeadAttention(nn.Module):
             return y.reshape(*x.shape[:2], count, size)
 
         def positioned(name, x, count):
+            if self.rope_input:
+                x = rotary.rotate(x.reshape(*x.shape[:2], count, size), *rope_btd).reshape(x.shape)
+                return heads(name, x, count)
             y = heads(name, x, count)
             if self.qk_norm:
                 y = RmsNorm(self.norm_epsilon, self.norm_offset, name=f'{name}_norm')(y)
@@ -100,6 +110,10 @@ class MultiHeadAttention(nn.Module):
         if self.bias_gate:
             gating = query if self.bias_gate == 'query' else x_btd.reshape(query.shape)
             bias_bhts = BiasGate(self.dtype, name='bias_gate')(gating, bias_bhts)
+        if self.relative:
+            scale = self.scale or size**-0.5
+            query, scores = self.relative(dtype=self.dtype, name='relative')(query, scale)
+            bias_bhts = scores if bias_bhts is None else bias_bhts + scores
         made = {}
         if cache and 'index' not in cache:
             key, value = cache['key'], cache['value']

@@ -206,7 +206,7 @@ def transformer_stack(
         return functools.partial(_loop, depth, wrap(kind), in_axes, block)
     scanned = nn.scan(
         wrap(kind),
-        variable_axes={'params': 0},
+        variable_axes={'params': 0, 'batch_stats': 0},
         split_rngs={'params': True, 'dropout': True},
         in_axes=in_axes,
         length=depth,

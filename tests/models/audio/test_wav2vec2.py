@@ -27,7 +27,7 @@ SMALL = Size(
 def test_gradients_reach_every_parameter():
     x = jax.random.normal(jax.random.key(0), (2, 200))
     lengths, masked = jnp.array([200, 90]), jnp.arange(9) == jnp.array([[2], [1]])
-    model = Wav2Vec2(SMALL, clip_statistics=True, dropout=0.1, remat='block')
+    model = Wav2Vec2(SMALL, clip_alone=True, dropout=0.1, remat='block')
     params = jax.jit(model.init)(jax.random.key(1), x)['params']
 
     @jax.jit
