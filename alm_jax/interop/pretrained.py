@@ -8,9 +8,10 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Sharding
@@ -20,6 +21,7 @@ from alm_jax.interop import families, filling, gguf_folder, names, tensor_files
 from alm_jax.interop.family import Pretrained
 from alm_jax.training.param_names import flatten_canonical
 
+Placement = Callable[[str, jax.ShapeDtypeStruct], Sharding]
 COLLECTIONS = ('batch_stats',)
 # What stands beside the weights and belongs to the model.
 _COMPANIONS = ('*token*.json', 'vocab*', 'merges.txt', 'preprocessor_config.json')
@@ -30,7 +32,7 @@ def from_pretrained(
     path: str | os.PathLike,
     *,
     dtype: Any = jnp.float32,
-    sharding: Sharding | None = None,
+    sharding: Sharding | Placement | None = None,
     unused: Sequence[str] = (),
 ) -> Pretrained:
     """Reads a folder with config.json, safetensors (one file or shards) and a tokenizer.
@@ -38,7 +40,9 @@ def from_pretrained(
     Args:
       path: the folder, or a .gguf file, which is converted once into the data folder.
       dtype: of the parameters; None keeps that of the files.
-      sharding: where parameters go; by default to the first device.
+      sharding: where parameters go, all of them or each by its path in the tree
+        ('layers/attn/query/kernel', with a leading axis of layers) and shape; by default to the
+        first device. Each process reads the files and fills its own part.
       unused: regexes of tensors that may be left aside, beside those the family names.
 
     Raises:
@@ -62,7 +66,7 @@ def from_tensors(
     tensors: Mapping[str, np.ndarray],
     *,
     dtype: Any = jnp.float32,
-    sharding: Sharding | None = None,
+    sharding: Sharding | Placement | None = None,
     unused: Sequence[str] = (),
 ) -> Pretrained:
     """``from_pretrained`` of tensors by their family's names, read one at a time.
@@ -75,6 +79,8 @@ def from_tensors(
     """
     family = families.find(str(config.get('model_type', '')), str(folder / 'config.json'))
     module, shapes = family.shapes(config)
+    if sharding is not None and not isinstance(sharding, Sharding):
+        shapes, sharding = _placed(shapes, sharding), None
     ours = flatten_canonical(shapes)
     try:
         entries = names.match(family.table(config), tensors, ours, unused=(*family.unused, *unused))
@@ -83,6 +89,14 @@ def from_tensors(
         raise ConfigError(f'{folder} ({family.name}): {error}') from error
     extra = {name: tree.pop(name) for name in COLLECTIONS if name in tree}
     return family.model(folder, config, module, tree, extra)
+
+
+def _placed(shapes: Any, placement: Placement) -> Any:
+    def place(path, leaf):
+        name = '/'.join(str(key.key) for key in path)
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=placement(name, leaf))
+
+    return jax.tree_util.tree_map_with_path(place, shapes)
 
 
 def save_pretrained(model: Pretrained, path: str | os.PathLike) -> None:

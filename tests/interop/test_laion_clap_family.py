@@ -170,7 +170,7 @@ def test_scales_and_round_trip(pair, tmp_path):
     [('HTSAT-tiny', 96, [2, 2, 6, 2], True), ('HTSAT-base', 128, [2, 2, 12, 2], False)],
 )
 def test_published_size(library, monkeypatch, tmp_path, amodel, width, depths, fusion):
-    """With roberta-base, from a .pt file as the package's; its tensors say which towers they are."""
+    """With roberta-base, from a .pt file as the package's, whose tensors say which towers."""
     size = {'spec_size': 256, 'embed_dim': width, 'num_heads': [4, 8, 16, 32]}
     text = {'vocab_size': 50_265}
     made = reference(library, monkeypatch, fusion, depths, size, text)
