@@ -120,6 +120,11 @@ class Clap(Pretrained):
         return Tokenizer.load(self.folder, _LENGTHS)
 
     @property
+    def fusion(self) -> bool:
+        """Whether the audio encoder takes four spectrograms."""
+        return getattr(self.module.audio, 'fusion', False)
+
+    @property
     def sampling_rate(self) -> int:
         """The encoder's rate in Hz; waveforms of another rate are resampled to it."""
         return self.features.front_end.sampling_rate
@@ -142,7 +147,7 @@ class Clap(Pretrained):
         """
         if input_features is not None:
             mel = np.asarray(input_features, np.float32)
-            mel = mel if self.module.audio.fusion else mel[:, 0]
+            mel = mel if self.fusion else mel[:, 0]
             longer = np.zeros(len(mel), bool) if is_longer is None else np.ravel(is_longer)
             return self._embed(mel, longer)
         embedded = []
@@ -181,7 +186,7 @@ class Clap(Pretrained):
         variables = {'params': self.params, **self.extra}
 
         def embed(variables, mel, longer):
-            given = {'longer_b': longer} if self.module.audio.fusion else {}
+            given = {'longer_b': longer} if self.fusion else {}
             return self.module.apply(variables, mel, None, method='embed_audio', **given)
 
         return functools.partial(jax.jit(embed), variables)

@@ -25,6 +25,7 @@ class Projection(nn.Module):
       kind: one of KINDS.
       dropout: rate.
       activation: of 'mlp'.
+      norm_epsilon: of the norm of 'residual'.
       dtype: compute dtype.
     """
 
@@ -32,6 +33,7 @@ class Projection(nn.Module):
     kind: str = 'linear'
     dropout: float = 0.0
     activation: str = 'relu'
+    norm_epsilon: float = 1e-6
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -50,7 +52,7 @@ class Projection(nn.Module):
         elif self.kind == 'residual':
             x = dense('linear')(x)
             y = dense('expand')(jax.nn.gelu(x, approximate=False))
-            x = LayerNorm(name='norm')(x + drop(y))
+            x = LayerNorm(self.norm_epsilon, name='norm')(x + drop(y))
         else:
             x = dense('expand')(drop(ACTIVATIONS[self.activation](dense('linear')(x))))
         return x.astype(jnp.float32)

@@ -42,6 +42,7 @@ class TwoTower(nn.Module):
       embed_dim: size of the shared embedding.
       projection: kind of the projections, see Projection.
       dropout: rate in the projections.
+      projection_epsilon: of the norms in 'residual' projections; 1e-5 in MS-CLAP.
       logit_bias_init: where the bias of the sigmoid objective starts; None is no such parameter.
       two_scales: whether text to audio has a scale of its own, as in LAION-CLAP.
       dtype: compute dtype of the projections; embeddings are float32.
@@ -52,14 +53,16 @@ class TwoTower(nn.Module):
     embed_dim: int = 512
     projection: str = 'linear'
     dropout: float = 0.0
+    projection_epsilon: float = 1e-6
     logit_bias_init: float | None = BIAS_INIT
     two_scales: bool = False
     dtype: DTypeLike = jnp.float32
 
     def setup(self):
         head = (self.embed_dim, self.projection, self.dropout)
-        self.audio_projection = Projection(*head, dtype=self.dtype)
-        self.text_projection = Projection(*head, dtype=self.dtype)
+        options = {'norm_epsilon': self.projection_epsilon, 'dtype': self.dtype}
+        self.audio_projection = Projection(*head, **options)
+        self.text_projection = Projection(*head, **options)
 
         def scalar(name, value):
             return self.param(name, nn.initializers.constant(value), ())

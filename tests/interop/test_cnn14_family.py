@@ -2,6 +2,7 @@
 
 import json
 
+import audio_reference
 import jax
 import numpy as np
 import parity
@@ -22,21 +23,8 @@ def published(widths=None):
         models.init_layer = lambda layer: None  # of blocks that are replaced: it takes seconds
     reference = models.Cnn14(RATE, 1024, 320, 64, 50, 14_000, 527)
     if widths:
-        for number, (before, width) in enumerate(zip((1, *widths), widths), start=1):
-            setattr(reference, f'conv_block{number}', models.ConvBlock(before, width))
-        reference.fc1 = torch.nn.Linear(widths[-1], 40)
-        reference.fc_audioset = torch.nn.Linear(40, 527)
-    frozen = {n: p.clone() for n, p in reference.named_parameters() if not p.requires_grad}
-    parity.randomise(reference)
-    with torch.no_grad():
-        for name, value in frozen.items():  # the DFT and the mel filters
-            reference.get_parameter(name).copy_(value)
-        for part in reference.modules():  # statistics as after training
-            if isinstance(part, torch.nn.BatchNorm2d):
-                part.running_mean.normal_(0, 0.5)
-                part.running_var.uniform_(0.5, 2)
-        reference.bn0.running_mean.fill_(-30)
-        reference.bn0.running_var.fill_(200)
+        audio_reference.narrow(reference, models.ConvBlock, widths, 40)
+    audio_reference.settle(reference)
     return reference.eval()
 
 

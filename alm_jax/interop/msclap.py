@@ -1,0 +1,219 @@
+"""MS-CLAP as a user has it: waveforms and texts to embeddings, clips to captions."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from alm_jax.audio.log_mel import log_mel
+from alm_jax.audio.presets import PRESETS, FrontEnd
+from alm_jax.audio.windows import windows
+from alm_jax.decoding import greedy
+from alm_jax.interop.clap import Clap
+from alm_jax.interop.family import Config
+from alm_jax.interop.language_model import LanguageModel
+from alm_jax.interop.waveforms import clips_at
+
+TEXT_STEP = 16  # texts are padded to a multiple of it, so that few shapes are compiled
+END = ' <|endoftext|>'
+# What the package's own config_2022.yml, config_2023.yml and config_clapcap.yml say.
+_OF_2023 = {
+    'audioenc_name': 'HTSAT',
+    'text_model': 'gpt2',
+    'text_len': 77,
+    'out_emb': 768,
+    'd_proj': 1024,
+    'sampling_rate': 44_100,
+    'duration': 7,
+}
+VERSIONS = {
+    'msclap_2022': {
+        **_OF_2023,
+        'audioenc_name': 'Cnn14',
+        'text_model': 'bert-base-uncased',
+        'text_len': 100,
+        'out_emb': 2048,
+        'duration': 5,
+        'window_size': 1024,
+        'hop_size': 320,
+        'mel_bins': 64,
+        'fmin': 50,
+        'fmax': 14_000,
+        'num_classes': 527,
+    },
+    'msclap_2023': _OF_2023,
+    'msclap_clapcap': {
+        **_OF_2023,
+        'text_decoder': 'gpt2',
+        'mapping_type': 'transformer',
+        'prefix_length': 40,
+        'prefix_length_clip': 40,
+        'num_layers': 8,
+        'normalize_prefix': True,
+    },
+}
+
+
+def completed(config: Config) -> Config:
+    """With the package's values for missing keys."""
+    return {**VERSIONS[config['model_type']], **config}
+
+
+@dataclasses.dataclass(frozen=True)
+class Features:
+    """The package's front end, with nothing random.
+
+    A clip shorter than the window is repeated until it fills it. A longer one is cut into windows
+    (``audio.windows``), whose embeddings are averaged; the original takes one at random, so that
+    it embeds one clip differently from run to run.
+
+    Attributes:
+      front_end: constants of the log-mel.
+      sampling_rate: of the waveforms in Hz. With HTS-AT it is not that of the front end: the
+        package's HTS-AT keeps the mel filters of its own 32 kHz for waveforms of 44.1 kHz.
+      window_samples: of the window.
+    """
+
+    front_end: FrontEnd
+    sampling_rate: int
+    window_samples: int
+
+    @classmethod
+    def of(cls, config: Config) -> 'Features':
+        """Reads a config.json."""
+        config = completed(config)
+        rate = config['sampling_rate']
+        front_end = PRESETS['cnn14']  # also that of the package's HTS-AT, whatever the config says
+        if config['audioenc_name'] == 'Cnn14':
+            front_end = dataclasses.replace(
+                front_end,
+                sampling_rate=rate,
+                win_length=config['window_size'],
+                n_fft=config['window_size'],
+                hop_length=config['hop_size'],
+                n_mels=config['mel_bins'],
+                f_min=float(config['fmin']),
+                f_max=float(config['fmax']),
+            )
+        return cls(front_end, rate, int(config['duration'] * rate))
+
+    def __call__(self, x_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """One clip -> (float32 [w, t, n_mels], bool [w], all False)."""
+        if len(x_n) < self.window_samples:
+            x_n = np.resize(x_n, self.window_samples)
+        mel = log_mel(windows(x_n, self.window_samples)[0], self.front_end)
+        return mel, np.zeros(len(mel), bool)
+
+
+class MsClap(LanguageModel, Clap):
+    """A checkpoint of 2022 or 2023: ``embed_audio``, ``embed_text``."""
+
+    @functools.cached_property
+    def features(self) -> Features:
+        """The front end that config.json describes."""
+        return Features.of(self.config)
+
+    @property
+    def sampling_rate(self) -> int:
+        return self.features.sampling_rate
+
+    def embed_text(
+        self,
+        texts: str | Sequence[str] | None = None,
+        *,
+        input_ids: np.ndarray | None = None,
+        attention_mask: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Unit-norm embeddings, float32 [b, d], of texts or of ready tokens [b, t].
+
+        A text of more tokens than the package pads to loses its end, but not the token for it.
+
+        Raises:
+          ConfigError: texts, but no tokenizer.json.
+        """
+        if input_ids is None:
+            input_ids, attention_mask = self._tokens([texts] if isinstance(texts, str) else texts)
+        return super().embed_text(input_ids=input_ids, attention_mask=attention_mask)
+
+    def _tokens(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        limit = completed(self.config)['text_len']
+        if self.module.text.place == 'last':
+            texts = [text + END for text in texts]
+        rows = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
+        rows = [ids if len(ids) <= limit else [*ids[: limit - 1], ids[-1]] for ids in rows]
+        width = -(-max(map(len, rows)) // TEXT_STEP) * TEXT_STEP
+        ids = np.zeros((len(rows), width), np.int32)
+        mask = np.zeros(ids.shape, bool)
+        for row, tokens in enumerate(rows):
+            ids[row, : len(tokens)] = tokens
+            mask[row, : len(tokens)] = True
+        return ids, mask
+
+
+class ClapCapModel(LanguageModel):
+    """A captioner: ``generate``. Calling it: see ``models.clapcap.ClapCap``."""
+
+    @functools.cached_property
+    def features(self) -> Features:
+        """The front end that config.json describes."""
+        return Features.of(self.config)
+
+    @property
+    def sampling_rate(self) -> int:
+        """Of the encoder in Hz; waveforms of another rate are resampled to it."""
+        return self.features.sampling_rate
+
+    def generate(
+        self,
+        waveform: np.ndarray | Sequence[np.ndarray],
+        *,
+        sampling_rate: int,
+        max_tokens: int = 67,
+    ) -> list[str]:
+        """A caption for each clip, decoded greedily; the package decodes with a beam of 5.
+
+        Args:
+          waveform: a mono clip [n], or a list of clips; float in [-1, 1] or int16. Only the first
+            window (7 s) of a longer clip is described.
+          sampling_rate: of all the clips, in Hz.
+          max_tokens: at most so many.
+
+        Raises:
+          ConfigError: no tokenizer.json, or a clip without samples.
+        """
+        clips = clips_at(waveform, sampling_rate, self.sampling_rate)
+        mel = np.stack([self.features(clip)[0][0] for clip in clips])
+        ids = self.generate_ids(mel, max_tokens=max_tokens, stop_ids=(self._stop_id,))
+        return [text.strip().capitalize() for text in self.tokenizer.decode_batch(ids)]
+
+    def generate_ids(
+        self, mel_btf: np.ndarray, *, max_tokens: int = 67, stop_ids: tuple[int, ...] = ()
+    ) -> list[list[int]]:
+        """``generate`` from ready log-mel and to token ids, the stop token left out."""
+        prefix = self._prefix_program(mel_btf)
+        tokens, count = greedy.continue_prompt(
+            self.module.decoder,
+            self.params['decoder'],
+            np.full(prefix.shape[:2], -1, np.int32),
+            np.ones(prefix.shape[:2], bool),
+            prefix,
+            max_tokens=max_tokens,
+            stop_ids=stop_ids,
+        )
+        tokens = np.asarray(tokens)
+        return [tokens[row, :n].tolist() for row, n in enumerate(np.asarray(count))]
+
+    @functools.cached_property
+    def _stop_id(self) -> int:
+        """As the package has it: the first token of the end of its captions, which is a space."""
+        return self.tokenizer.encode(END, add_special_tokens=False).ids[0]
+
+    @functools.cached_property
+    def _prefix_program(self):
+        def prefix(variables: Any, mel: jax.Array) -> jax.Array:
+            return self.module.apply(variables, mel, method='prefix')['prefix']
+
+        return functools.partial(jax.jit(prefix), {'params': self.params, **self.extra})
