@@ -97,12 +97,14 @@ def conv_transpose(theirs: str, ours: str) -> list[Rule]:
     ]
 
 
-def weight_normed(rules: Sequence[Rule]) -> list[Rule]:
+def weight_normed(rules: Sequence[Rule], axis: int = 0) -> list[Rule]:
     """The rules of a convolution over time whose weight torch has split into a length and a vector.
 
-    Both names of the two are read; the newer ones are written.
+    Both names of the two are read; the newer ones are written. ``axis`` is torch's ``dim``: of the
+    weight's axes the one that has a length for each index.
     """
     first, *others = rules
+    shape = [-1 if i == axis else 1 for i in range(3)]
     theirs, ours = first.theirs[0].removesuffix('.weight'), first.ours[0]
     split = []
     for length, vector in (
@@ -115,7 +117,7 @@ def weight_normed(rules: Sequence[Rule]) -> list[Rule]:
                 (f'{theirs}.{length}',),
                 (f'{ours}_g',),
                 lambda arrays: [arrays[0].reshape(-1)],
-                lambda arrays: [arrays[0][:, None, None]],
+                lambda arrays: [arrays[0].reshape(shape)],
             ),
         ]
     return [*split, *others]
@@ -206,15 +208,17 @@ def match(
         tensor fills.
     """
     entries, left, missing = pair(table, theirs, ours, unused=unused)
-    problems = [f'  {name}: in the files, not in the model' for name in left]
-    problems += [f'  {name}: in the model, not in the files' for name in missing]
+    problems = _listed(left, 'in the files, not in the model')
+    problems += _listed(missing, 'in the model, not in the files')
     if problems:
-        raise ConfigError(
-            f'{len(problems)} names do not match:\n'
-            + '\n'.join(problems[:40])
-            + '\n  ...' * (len(problems) > 40)
-        )
+        lines = '\n'.join(problems)
+        raise ConfigError(f'{len(left) + len(missing)} names do not match:\n{lines}')
     return entries
+
+
+def _listed(names: Sequence[str], what: str) -> list[str]:
+    more = [f'  ... and {len(names) - 20} more'] * (len(names) > 20)
+    return [f'  {name}: {what}' for name in names[:20]] + more
 
 
 def pair(

@@ -41,7 +41,9 @@ class TensorFiles(Mapping):
             try:
                 self._open[file] = safetensors.safe_open(file, 'np')
             except (OSError, safetensors.SafetensorError) as error:
-                raise ConfigError(f'{file} cannot be read: {error}. Fetch it again.') from error
+                raise ConfigError(
+                    f'{file} cannot be read: {error}{_damage(file)}. Fetch it again.'
+                ) from error
             self._file_of |= dict.fromkeys(self._open[file].keys(), file)
         if (path / INDEX).is_file():
             promised = _read_json(path / INDEX).get('weight_map', {})
@@ -74,10 +76,33 @@ class TensorFiles(Mapping):
 
     def nbytes(self, name: str) -> int:
         """Of a tensor, in its file."""
-        dtype = self.dtype(name)
-        sizes = {8: _EIGHT_BYTES, 4: _FOUR_BYTES, 2: _TWO_BYTES}
-        item = next((size for size, dtypes in sizes.items() if dtype in dtypes), 1)
-        return math.prod(self.shape(name)) * item
+        return math.prod(self.shape(name)) * _item_bytes(self.dtype(name))
+
+
+def _damage(file: pathlib.Path) -> str:
+    """': NAME ...' of the first tensor whose entry in the header cannot be, or ''."""
+    try:
+        size = file.stat().st_size
+        with file.open('rb') as content:
+            length = int.from_bytes(content.read(8), 'little')
+            header = json.loads(content.read(length) if length <= size else b'')
+        for name, entry in header.items():
+            if name == '__metadata__':
+                continue
+            start, end = entry['data_offsets']
+            needed = math.prod(entry['shape']) * _item_bytes(entry['dtype'])
+            if end - start != needed:
+                return f': {name} {entry["shape"]} of {entry["dtype"]} is not {end - start} bytes'
+            if 8 + length + end > size:
+                return f': {name} ends at byte {8 + length + end} of {size}'
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass  # a header of another form, of which the library has said what it can
+    return ''
+
+
+def _item_bytes(dtype: str) -> int:
+    sizes = {8: _EIGHT_BYTES, 4: _FOUR_BYTES, 2: _TWO_BYTES}
+    return next((size for size, dtypes in sizes.items() if dtype in dtypes), 1)
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -85,6 +110,11 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
         weight_map = _read_json(folder / INDEX).get('weight_map')
         if not isinstance(weight_map, dict) or not weight_map:
             raise ConfigError(f"{folder / INDEX} has no 'weight_map'.")
+        for tensor, name in weight_map.items():
+            if not isinstance(name, str):
+                raise ConfigError(
+                    f'{folder / INDEX}: {tensor} is in {name!r}, which is no file name.'
+                )
         names = sorted(set(weight_map.values()))
         if outside := [n for n in names if pathlib.PurePath(n).name != n]:
             raise ConfigError(f'{folder / INDEX} names {outside[0]!r}, which is not in its folder.')
