@@ -26,6 +26,7 @@ COLLECTIONS = ('batch_stats',)
 # What stands beside the weights and belongs to the model.
 _COMPANIONS = ('*token*.json', 'vocab*', 'merges.txt', 'preprocessor_config.json')
 _COMPANIONS += ('processor_config.json', 'generation_config.json', 'chat_template*', '*.model')
+_COMPANIONS += ('tekken.json',)
 
 
 def from_pretrained(

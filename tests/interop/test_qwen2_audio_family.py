@@ -88,11 +88,11 @@ def test_what_is_behind_a_clip_need_not_be_computed(trio, monkeypatch):
 def test_prompts_without_a_place(trio):
     """They get one in front; one prompt is asked of every clip."""
     model, *_ = trio
-    clips = [clip[:20_000] for clip in checks.clips()]
-    front = '<|audio_bos|><|AUDIO|><|audio_eos|>'
-    asked = model.generate(clips, 'w5 w6', sampling_rate=16_000, max_tokens=20)
-    prompts = [f'{front}w5 w6'] * 2
+    clips, prompt = checks.clips(), 'w5 w6 ' * 15
+    asked = model.generate(clips, prompt, sampling_rate=16_000, max_tokens=20)
+    prompts = [f'<|audio_bos|><|AUDIO|><|audio_eos|>{prompt}'] * 2
     assert asked == model.generate(clips, prompts, sampling_rate=16_000, max_tokens=20)
+    assert asked[0] != asked[1]
     with pytest.raises(ConfigError, match='2 clips for 3 places in 1 prompts'):
         model.generate(clips, ['w5' + ' <|AUDIO|>' * 3], sampling_rate=16_000)
     with pytest.raises(ConfigError, match='a clip of 100 samples is too short'):
