@@ -8,20 +8,24 @@ from flax import linen as nn
 class LayerNorm(nn.Module):
     """Layer normalisation over the last axis (Ba et al. 2016, https://arxiv.org/abs/1607.06450).
 
-    Parameters ``scale`` and ``bias`` [d] are float32; the result has the dtype of the input.
+    Parameters ``scale`` and, with ``use_bias``, ``bias`` [d] are float32; the result has the dtype
+    of the input.
     """
 
     epsilon: float = 1e-6
+    use_bias: bool = True
 
     @nn.compact
     def __call__(self, x):
         """[..., d] -> [..., d]."""
         scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
-        bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
         y = x.astype(jnp.float32)
         y = y - jnp.mean(y, axis=-1, keepdims=True)
         y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
-        return (y * scale + bias).astype(x.dtype)
+        y = y * scale
+        if self.use_bias:
+            y = y + self.param('bias', nn.initializers.zeros, (x.shape[-1],))
+        return y.astype(x.dtype)
 
 
 class RmsNorm(nn.Module):
@@ -51,23 +55,30 @@ class GroupNorm(nn.Module):
     """Group normalisation (Wu and He 2018, https://arxiv.org/abs/1803.08494) over whole sequences.
 
     Statistics are of a group's channels at all positions between the batch and the channel axis,
-    padding included. Parameters ``scale`` and ``bias`` [c] are float32; the result has the dtype of
-    the input.
+    padding included unless there is a mask. Parameters ``scale`` and ``bias`` [c] are float32; the
+    result has the dtype of the input.
     """
 
     groups: int = 1
     epsilon: float = 1e-5
 
     @nn.compact
-    def __call__(self, x):
-        """[b, ..., c] -> [b, ..., c]; c is a multiple of the groups."""
+    def __call__(self, x, mask=None):
+        """[b, ..., c] -> [b, ..., c]; c is a multiple of the groups.
+
+        Args:
+          mask: bool [b, ...], the positions that count; the result is zero at the others.
+        """
         scale = self.param('scale', nn.initializers.ones, (x.shape[-1],))
         bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
         y = x.astype(jnp.float32).reshape(x.shape[0], -1, self.groups, x.shape[-1] // self.groups)
-        y = y - jnp.mean(y, axis=(1, 3), keepdims=True)
-        variance = jnp.mean(jnp.square(y), axis=(1, 3), keepdims=True)
-        y = (y * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape)
-        return (y * scale + bias).astype(x.dtype)
+        where = None if mask is None else mask.reshape(x.shape[0], -1, 1, 1)
+        y = y - jnp.mean(y, axis=(1, 3), keepdims=True, where=where)
+        variance = jnp.mean(jnp.square(y), axis=(1, 3), keepdims=True, where=where)
+        y = (y * jax.lax.rsqrt(variance + self.epsilon)).reshape(x.shape) * scale + bias
+        if mask is not None:
+            y = jnp.where(mask[..., None], y, 0)
+        return y.astype(x.dtype)
 
 
 class FrozenBatchNorm(nn.Module):

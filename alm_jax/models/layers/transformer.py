@@ -25,7 +25,12 @@ ACTIVATIONS = {
     'relu': jax.nn.relu,
     'silu': jax.nn.silu,
 }
-NORMS = {'layer': LayerNorm, 'rms': RmsNorm, 'rms_from_one': functools.partial(RmsNorm, offset=1.0)}
+NORMS = {
+    'layer': LayerNorm,
+    'layer_no_bias': functools.partial(LayerNorm, use_bias=False),
+    'rms': RmsNorm,
+    'rms_from_one': functools.partial(RmsNorm, offset=1.0),
+}
 
 
 class Mlp(nn.Module):
@@ -68,8 +73,10 @@ class TransformerBlock(nn.Module):
         2022, https://arxiv.org/abs/2203.00555; BEATs).
       sandwich: with ViT's order, x + norm(f(norm(x))) (Gemma 2), the outer ones being
         ``attn_post_norm``, ``mlp_post_norm`` and ``cross_attn_post_norm``.
-      norm: 'layer', 'rms', or 'rms_from_one' (Gemma).
+      norm: 'layer', 'layer_no_bias', 'rms', or 'rms_from_one' (Gemma).
       norm_epsilon: of the norms.
+      unnormed: of 'attn', 'cross_attn' and 'mlp', those that have no norm before or after them
+        (ModernBERT's first attention).
       activation: of the MLP, a key of ACTIVATIONS.
       gated: whether the MLP has a gate.
       mlp_bias: whether the MLP has biases.
@@ -88,6 +95,7 @@ class TransformerBlock(nn.Module):
     sandwich: bool = False
     norm: str = 'layer'
     norm_epsilon: float = 1e-6
+    unnormed: tuple[str, ...] = ()
     activation: str = 'gelu'
     gated: bool = False
     mlp_bias: bool = True
@@ -127,6 +135,8 @@ class TransformerBlock(nn.Module):
 
         def residual(name, x, f):
             norm = NORMS[self.norm](self.norm_epsilon, name=f'{name}_norm')
+            if name in self.unnormed:
+                norm = _unchanged
             if self.post_norm:
                 return norm(self.residual_scale * x + drop(f(x)))
             y = f(norm(x))
@@ -164,6 +174,10 @@ class TransformerBlock(nn.Module):
         )
         x_btd = residual('mlp', x_btd, mlp)
         return x_btd, (x_btd if cache is None else (x_btd, made))
+
+
+def _unchanged(x):
+    return x
 
 
 LAYERS = 'layers'
