@@ -82,7 +82,7 @@ class FrontEnd:
         return max(frames, 1) if isinstance(frames, int) else frames.clip(1)
 
 
-_PCM16 = 2.0**15  # BEATs' waveforms are in units of int16, ours in [-1, 1]
+_PCM16 = 2.0**15  # some models' waveforms are in units of int16, ours in [-1, 1]
 _WHISPER = FrontEnd(
     name='whisper_80',
     sampling_rate=16000,
@@ -160,6 +160,25 @@ PRESETS: dict[str, FrontEnd] = {
         floor=1.192092955078125e-07 / _PCM16**2,
         mean=15.41663 - 2 * math.log(_PCM16),
         scale=2 * 6.55582,
+    ),
+    # transformers SeamlessM4TFeatureExtractor (w2v-BERT 2.0), before each clip's own normalisation.
+    'w2v_bert': FrontEnd(
+        name='w2v_bert',
+        sampling_rate=16000,
+        win_length=400,
+        n_fft=512,
+        hop_length=160,
+        n_mels=80,
+        f_min=20.0,
+        f_max=8000.0,
+        mel='htk',
+        log='ln',
+        symmetric_window=True,
+        window_power=0.85,
+        remove_dc=True,
+        preemphasis=0.97,
+        floor=1.192092955078125e-07 / _PCM16**2,
+        mean=-2 * math.log(_PCM16),
     ),
     # panns-inference Cnn14 (torchlibrosa): librosa's power_to_db without its range limit.
     'cnn14': FrontEnd(

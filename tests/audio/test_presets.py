@@ -23,6 +23,7 @@ def test_a_preset_bears_its_name(preset):
         ('whisper_128', 80_159, 500),
         ('fbank', 160_000, 998),
         ('beats', 16_000, 98),
+        ('w2v_bert', 559, 1),
         ('cnn14', 320_000, 1001),
         ('passt', 319_999, 1000),  # 10 s after pre-emphasis
         ('yamnet', 15_600, 96),  # the 0.975 s patch of the published model
@@ -66,6 +67,7 @@ def test_the_hash_does_not_depend_on_the_order_of_the_context():
         ('whisper_128', '224c32ff2e0950d8d62868fb7fc8ec1de4b1e5948c4f232b1a2ba6c5580966cb'),
         ('fbank', '56e39c1c0c235986d62b80bd67c98ef441000d6a1c26599948b4815e47fba790'),
         ('beats', '2fb6da16f3bd3a16eec6e7de2f8e9fcd0f31100a38cdf605eb1ad74534e66c2e'),
+        ('w2v_bert', '1b45a4bf9cb0c9c783ec45b2b7acc54a93f5767a75eefd90c515681453441a22'),
         ('cnn14', '711636765eafdc6cb4f07bdaeea9bd37aae26ea0d80941570b043f3cabfbdbad'),
         ('passt', '11f963d45c7711dee6379231ddc5eddfa612ff2798e7e86b8caa374078780f70'),
         ('yamnet', 'f4abc8acd31f673dd48e5f5948233501fdafb1eda74d2d2b87405a619b98e024'),

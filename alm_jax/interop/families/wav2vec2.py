@@ -1,7 +1,6 @@
 """wav2vec 2.0, HuBERT and WavLM as transformers stores them, with or without a CTC head."""
 
 import jax.numpy as jnp
-import numpy as np
 
 from alm_jax import config as config_lib
 from alm_jax.config import ConfigError
@@ -24,7 +23,6 @@ def size(config: Config) -> Size:
     def activation(key):
         return config_lib.choose(ACTIVATIONS, config.get(key, 'gelu'), where=key)
 
-    architecture = (config.get('architectures') or [''])[0]
     mask_rates = config.get('mask_time_prob', 0.05), config.get('mask_feature_prob', 0.0)
     return Size(
         width=config.get('hidden_size', 768),
@@ -49,8 +47,15 @@ def size(config: Config) -> Size:
         norm_epsilon=config.get('layer_norm_eps', 1e-5),
         activation=activation('hidden_act'),
         mask_embedding=max(mask_rates) > 0,
-        vocabulary=config.get('vocab_size', 32) if architecture.endswith('ForCTC') else None,
+        vocabulary=vocabulary(config),
     )
+
+
+def vocabulary(config: Config) -> int | None:
+    """Tokens of the CTC head; None is no head."""
+    if not (config.get('architectures') or [''])[0].endswith('ForCTC'):
+        return None
+    return config.get('vocab_size', 32)
 
 
 def module(config: Config) -> Wav2Vec2:
@@ -65,41 +70,19 @@ def inputs(config: Config) -> tuple:
 
 def stem_table() -> names.Table:
     """All but the blocks."""
-    place = 'encoder.pos_conv_embed.conv'
-    rules = [
+    positions = names.conv('encoder.pos_conv_embed.conv', 'positions')
+    return [
         *names.conv('feature_extractor.conv_layers.{}.conv', 'feature_encoder/conv_{}'),
         *names.norm('feature_extractor.conv_layers.{}.layer_norm', 'feature_encoder/norm_{}'),
         *names.norm('feature_projection.layer_norm', 'projection_norm'),
         *names.linear('feature_projection.projection', 'projection'),
         *names.array('masked_spec_embed', 'mask_embedding'),
-        *names.conv(place, 'positions'),
+        *names.weight_normed(positions, axis=2),
+        *positions,
         *names.batch_norm('encoder.pos_conv_embed.batch_norm', 'positions/norm'),
         *names.norm('encoder.layer_norm', 'final_norm'),
         *names.norm('encoder.layer_norm', 'embedding_norm'),
     ]
-    # torch's newer names of the two parts of a weight-normed kernel, and its older ones.
-    for length, vector in (('original0', 'original1'), ('weight_g', 'weight_v')):
-        prefix = 'parametrizations.weight.' * length.startswith('original')
-        rules += _weight_norm(f'{place}.{prefix}{length}', f'{place}.{prefix}{vector}')
-    return rules
-
-
-def _weight_norm(length: str, vector: str) -> list[names.Rule]:
-    """One length for each tap: [1, 1, size] is our [size]."""
-    return [
-        names.Rule(
-            (length,),
-            ('positions/kernel_g',),
-            lambda arrays: [arrays[0].reshape(-1)],
-            lambda arrays: [arrays[0].reshape(1, 1, -1)],
-        ),
-        names.Rule((vector,), ('positions/kernel_v',), _turned, _turned),
-    ]
-
-
-def _turned(arrays: names.Arrays) -> list[np.ndarray]:
-    """[out, in, size] is our [size, in, out]."""
-    return [arrays[0].transpose(2, 1, 0)]
 
 
 def block_table() -> names.Table:

@@ -31,9 +31,9 @@ def module(config: Config) -> Wav2Vec2Conformer:
     )
 
 
-def block_table(place: str = 'encoder.layers.{}') -> names.Table:
-    """Of the blocks."""
-    ours = 'layers/{}'
+def block_table() -> names.Table:
+    """Of the blocks, but for the norm after the depthwise convolution."""
+    place, ours = 'encoder.layers.{}', 'layers/{}'
     rules = []
     for their, our in NORMS.items():
         rules += names.norm(f'{place}.{their}_layer_norm', f'{ours}/{our}_norm')
@@ -52,7 +52,6 @@ def block_table(place: str = 'encoder.layers.{}') -> names.Table:
         *names.norm(f'{place}.conv_module.layer_norm', f'{conv}/norm'),
         *_of_one(f'{place}.conv_module.pointwise_conv1', f'{conv}/expand'),
         *_depthwise(f'{place}.conv_module.depthwise_conv', f'{conv}/depthwise'),
-        *names.batch_norm(f'{place}.conv_module.batch_norm', f'{conv}/inner_norm'),
         *_of_one(f'{place}.conv_module.pointwise_conv2', f'{conv}/project'),
     ]
 
@@ -83,7 +82,8 @@ def _depthwise(theirs: str, ours: str) -> list[names.Rule]:
 
 def table(config: Config) -> names.Table:
     """Of Wav2Vec2ConformerModel and Wav2Vec2ConformerForCTC."""
-    rules = [*wav2vec2.stem_table(), *block_table()]
+    norm = names.batch_norm('encoder.layers.{}.conv_module.batch_norm', 'layers/{}/conv/inner_norm')
+    rules = [*wav2vec2.stem_table(), *block_table(), *norm]
     return wav2vec2.either(config, rules, 'wav2vec2_conformer.')
 
 

@@ -7,6 +7,7 @@ from jax.typing import DTypeLike
 
 from alm_jax.models.layers.norm import FrozenBatchNorm
 from alm_jax.models.layers.transformer import ACTIVATIONS
+from alm_jax.models.layers.weight_norm import normed_kernel
 
 
 class PositionalConv(nn.Module):
@@ -63,10 +64,4 @@ class PositionalConv(nn.Module):
         start = nn.initializers.normal((4 / (self.size * width)) ** 0.5)
         if self.batch_norm:
             return self.param('kernel', start, shape)
-        v = self.param('kernel_v', start, shape)
-
-        def norms(v):
-            return jnp.sqrt(jnp.sum(jnp.square(v), axis=(1, 2)))
-
-        g = self.param('kernel_g', lambda _: norms(v))
-        return v * (g / norms(v))[:, None, None]
+        return normed_kernel(self, start, shape, axis=0)

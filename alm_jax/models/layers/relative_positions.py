@@ -9,7 +9,7 @@ import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 
-from alm_jax.models.layers.dense import Dense, Embedding
+from alm_jax.models.layers.dense import Dense
 
 
 class SinusoidScores(nn.Module):
@@ -60,8 +60,8 @@ class EmbeddingScores(nn.Module):
         """([b, t, h, d], scale) -> ([b, t, h, d], [b, h, t, t]) in ``dtype``."""
         t, _, size = query_bthd.shape[1:]
         rows = self.behind + 1 + self.ahead
-        table = Embedding(rows, size, name='embedding')().astype(self.dtype)
-        scores = jnp.einsum('bthd,rd->bhtr', query_bthd, table)
+        table = self.param('embedding', nn.initializers.normal(0.02), (rows, size))
+        scores = jnp.einsum('bthd,rd->bhtr', query_bthd, table.astype(self.dtype))
         # One column a distance, 1 - t to t - 1: outer ones cut off, or repeated.
         scores = scores[..., max(self.behind - t + 1, 0) : self.behind + t]
         lacking = (max(t - 1 - self.behind, 0), max(t - 1 - self.ahead, 0))

@@ -42,7 +42,7 @@ def test_scores_of_learned_distances(t):
     query = jax.random.normal(jax.random.key(0), (2, t, 3, 5))
     variables = module.init(jax.random.key(1), query, 0.5)
     same, scores = module.apply(variables, query, 0.5)
-    table = variables['params']['embedding']['embedding']
+    table = variables['params']['embedding']
     distance = np.clip(np.arange(t)[None, :] - np.arange(t)[:, None], -4, 2) + 4
     want = 0.5 * jnp.einsum('bthd,tsd->bhts', query, table[distance])
     np.testing.assert_allclose(scores, want, atol=1e-6)
