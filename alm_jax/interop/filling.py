@@ -1,8 +1,8 @@
 """Parameter trees filled from tensor files, one tensor at a time, straight onto the devices.
 
-Beside the destination arrays there are in memory the tensor being read and a few pieces of it of
-``PIECE_BYTES``, cast and turned on the devices; nothing else is made of a tensor as a whole. Of a
-sharded leaf each device gets its own part alone.
+Tensors are views of mapped files (``tensor_files``). Beside the destination arrays there are in
+memory a few pieces of ``PIECE_BYTES``, which are cast and turned on the devices, and where several
+tensors make one array, that. Of a sharded leaf each device gets its own part alone.
 """
 
 import functools

@@ -2,10 +2,12 @@
 
 import json
 import math
+import mmap
 import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
+import ml_dtypes
 import numpy as np
 import safetensors
 from safetensors import numpy as safetensors_numpy
@@ -15,15 +17,22 @@ from alm_jax.config import ConfigError
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 SHARD_BYTES = 4 << 30
-_EIGHT_BYTES, _FOUR_BYTES = ('F64', 'I64', 'U64'), ('F32', 'I32', 'U32')
-_TWO_BYTES = ('F16', 'BF16', 'I16', 'U16')
+DTYPES = {  # as safetensors calls them
+    **{f'F{bits}': np.dtype(f'f{bits // 8}') for bits in (16, 32, 64)},
+    **{f'I{bits}': np.dtype(f'i{bits // 8}') for bits in (8, 16, 32, 64)},
+    **{f'U{bits}': np.dtype(f'u{bits // 8}') for bits in (8, 16, 32, 64)},
+    'BOOL': np.dtype(bool),
+    'BF16': np.dtype(ml_dtypes.bfloat16),
+    'F8_E4M3': np.dtype(ml_dtypes.float8_e4m3fn),
+    'F8_E5M2': np.dtype(ml_dtypes.float8_e5m2),
+}
 
 
 class TensorFiles(Mapping):
-    """Their tensors by name, read from disk when asked for; no tensor is kept.
+    """Their tensors by name, read-only views of the mapped files: nothing is copied or kept.
 
     Shapes and dtypes are known from the headers, which the library checks against the file before
-    anything is allocated.
+    anything is mapped.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -37,6 +46,7 @@ class TensorFiles(Mapping):
         files = [path] if path.is_file() else _files(path)
         self._file_of: dict[str, pathlib.Path] = {}
         self._open: dict[pathlib.Path, safetensors.safe_open] = {}
+        self._entries: dict[str, tuple[mmap.mmap, int]] = {}
         for file in files:
             try:
                 self._open[file] = safetensors.safe_open(file, 'np')
@@ -45,6 +55,7 @@ class TensorFiles(Mapping):
                     f'{file} cannot be read: {error}{_damage(file)}. Fetch it again.'
                 ) from error
             self._file_of |= dict.fromkeys(self._open[file].keys(), file)
+            self._entries |= _entries(file)
         if (path / INDEX).is_file():
             promised = _read_json(path / INDEX).get('weight_map', {})
             if lacking := sorted(set(promised) - set(self._file_of)):
@@ -54,7 +65,13 @@ class TensorFiles(Mapping):
                 )
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._open[self._file_of[name]].get_tensor(name)
+        mapped, start = self._entries[name]
+        shape, dtype = self.shape(name), self.dtype(name)
+        if dtype not in DTYPES:
+            raise ConfigError(f'{self._file_of[name]}: {name} is {dtype}, which is not read.')
+        if not math.prod(shape):
+            return np.empty(shape, DTYPES[dtype])
+        return np.frombuffer(mapped, DTYPES[dtype], math.prod(shape), start).reshape(shape)
 
     def __iter__(self) -> Iterator[str]:
         return iter(sorted(self._file_of))
@@ -101,8 +118,17 @@ def _damage(file: pathlib.Path) -> str:
 
 
 def _item_bytes(dtype: str) -> int:
-    sizes = {8: _EIGHT_BYTES, 4: _FOUR_BYTES, 2: _TWO_BYTES}
-    return next((size for size, dtypes in sizes.items() if dtype in dtypes), 1)
+    return DTYPES[dtype].itemsize if dtype in DTYPES else 1
+
+
+def _entries(file: pathlib.Path) -> dict[str, tuple[mmap.mmap, int]]:
+    """Name -> (the mapped file, where its tensor starts), of a file that has been checked."""
+    with file.open('rb') as content:
+        mapped = mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)
+    data = 8 + int.from_bytes(mapped[:8], 'little')
+    header = json.loads(mapped[8:data])
+    header.pop('__metadata__', None)
+    return {name: (mapped, data + entry['data_offsets'][0]) for name, entry in header.items()}
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
