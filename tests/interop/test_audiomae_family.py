@@ -12,6 +12,7 @@ from bare_packages import module
 
 from alm_jax.config import ConfigError
 from alm_jax.interop import pretrained, tensor_files
+from alm_jax.interop.families import audiomae
 
 SMALL = {'img_size': [64, 32], 'patch_size': 8, 'embed_dim': 48, 'depth': 3, 'num_heads': 4}
 KINDS = {
@@ -108,6 +109,20 @@ def test_waveforms(pair):
             'result': (ours['logits' if model.module.classes else 'pooled'], theirs),
         }
     )
+
+
+@pytest.mark.parametrize(
+    ('config', 'pool'),
+    [
+        ({}, 'prefix'),
+        ({'num_classes': 527}, 'mean'),
+        ({'num_classes': 527, 'global_pool': True}, 'mean'),
+        ({'num_classes': 527, 'model_args': {'global_pool': 'token'}}, 'prefix'),
+    ],
+)
+def test_the_pool_that_a_config_means(config, pool):
+    module = audiomae.module(config)
+    assert (module.pool, module.norm_pooled) == (pool, pool == 'mean')
 
 
 def test_the_decoder_is_left_aside(tmp_path):

@@ -18,6 +18,7 @@ from alm_jax.interop.fbank import Fbank
 from alm_jax.models.audio.spectrogram_transformer import Size, SpectrogramTransformer
 
 POOLS = {'token': 'prefix', 'avg': 'mean'}
+ORIGINAL = {True: 'avg', False: 'token'}  # what the original's own arguments say
 
 
 def _arguments(config: Config) -> Config:
@@ -28,6 +29,7 @@ def _pool(config: Config) -> str:
     """Of the class token, as timm has it by default; a fine-tuned model's is of the patches."""
     arguments = _arguments(config)
     pool = arguments.get('global_pool', 'avg' if arguments.get('num_classes', 0) else 'token')
+    pool = ORIGINAL.get(pool, pool)
     if pool not in POOLS:
         raise ConfigError(f'config.json: global_pool is {pool!r}, not one of {", ".join(POOLS)}.')
     return pool
