@@ -123,11 +123,14 @@ def weight_normed(rules: Sequence[Rule], axis: int = 0) -> list[Rule]:
     return [*split, *others]
 
 
-def pointwise(theirs: str, ours: str) -> list[Rule]:
-    """torch's Conv2d of size 1, which is our Dense: [out, in, 1, 1] is [in, out]."""
+def pointwise(theirs: str, ours: str, *, axes: int = 2) -> list[Rule]:
+    """torch's Conv2d (or Conv1d, one of the ``axes``) of size 1, which is our Dense.
+
+    [out, in, 1, 1] is [in, out].
+    """
 
     def write(arrays):
-        return [arrays[0].T[:, :, None, None]]
+        return [arrays[0].T.reshape(*arrays[0].T.shape, *(1,) * axes)]
 
     return [
         Rule(
