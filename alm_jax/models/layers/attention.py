@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from alm_jax.models.layers import kv_cache, rotary
-from alm_jax.models.layers.dense import Dense
+from alm_jax.models.layers.dense import Dense, Lora
 from alm_jax.models.layers.norm import RmsNorm
 from alm_jax.models.layers.relative_bias import BiasGate
 
@@ -40,6 +40,7 @@ class MultiHeadAttention(nn.Module):
       relative: makes a module of ``layers.relative_positions``, whose scores are added.
       rope_input: what is rotated is the input of query and key, cut into heads, and not they
         (Wav2Vec2-Conformer).
+      lora: a low-rank term of the projections that it names.
       dtype: compute and result dtype.
     """
 
@@ -57,6 +58,7 @@ class MultiHeadAttention(nn.Module):
     bias_gate: str | None = None
     relative: Callable[..., nn.Module] | None = None
     rope_input: bool = False
+    lora: Lora | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -94,7 +96,7 @@ class MultiHeadAttention(nn.Module):
 
         def heads(name, x, count):
             bias = name in self.biases
-            y = Dense(count * size, use_bias=bias, dtype=self.dtype, name=name)(x)
+            y = Dense(count * size, bias, self.dtype, lora=self._lora(name), name=name)(x)
             return y.reshape(*x.shape[:2], count, size)
 
         def positioned(name, x, count):
@@ -136,8 +138,11 @@ class MultiHeadAttention(nn.Module):
             local_window_size=window,
         )
         y = y.reshape(*x_btd.shape[:2], self.heads * size)
-        y = Dense(d, use_bias='out' in self.biases, dtype=self.dtype, name='out')(y)
+        y = Dense(d, 'out' in self.biases, self.dtype, lora=self._lora('out'), name='out')(y)
         return y if cache is None else (y, made)
+
+    def _lora(self, name: str) -> Lora | None:
+        return self.lora if self.lora is not None and name in self.lora.targets else None
 
 
 def _attend(query, key, value, softcap, **options):

@@ -1,25 +1,45 @@
 """The linear layer and the lookup table of every model here; parameters are float32."""
 
+import dataclasses
+
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
 
+@dataclasses.dataclass(frozen=True)
+class Lora:
+    """A low-rank term beside a kernel (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
+
+    Attributes:
+      rank: of it.
+      scale: it is multiplied by; alpha / rank in the paper.
+      targets: names of the layers that have one, where several share this description.
+    """
+
+    rank: int
+    scale: float
+    targets: tuple[str, ...] = ()
+
+
 class Dense(nn.Module):
     """``x @ kernel + bias`` over the last axis.
 
-    Parameters are float32: ``kernel`` [in, features] and, with ``use_bias``, ``bias`` [features].
+    Parameters are float32: ``kernel`` [in, features] and, with ``use_bias``, ``bias`` [features];
+    with ``lora`` also ``lora_a`` [in, rank] and ``lora_b`` [rank, features], which starts at zero.
 
     Attributes:
       features: size of the last axis of the result.
       use_bias: whether a bias is added.
       dtype: compute and result dtype.
+      lora: ``scale * (x @ lora_a) @ lora_b`` is added; None is nothing.
     """
 
     features: int
     use_bias: bool = True
     dtype: DTypeLike = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
+    lora: Lora | None = None
 
     @nn.compact
     def __call__(self, x):
@@ -31,7 +51,15 @@ class Dense(nn.Module):
         if self.use_bias:
             bias = self.param('bias', nn.initializers.zeros, (self.features,))
             y = y + bias.astype(self.dtype)
+        if self.lora is not None:
+            y = y + self._low_rank(x.astype(self.dtype).reshape(-1, x.shape[-1]))
         return y.reshape(*x.shape[:-1], self.features)
+
+    def _low_rank(self, x_nd):
+        rank = self.lora.rank
+        a = self.param('lora_a', nn.initializers.he_uniform(), (x_nd.shape[-1], rank))
+        b = self.param('lora_b', nn.initializers.zeros, (rank, self.features))
+        return (x_nd @ a.astype(self.dtype)) @ b.astype(self.dtype) * self.lora.scale
 
 
 class Embedding(nn.Module):

@@ -10,7 +10,7 @@ from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from alm_jax.models.layers import kv_cache
-from alm_jax.models.layers.dense import Dense, Embedding
+from alm_jax.models.layers.dense import Dense, Embedding, Lora
 from alm_jax.models.layers.rotary import Rope
 from alm_jax.models.layers.transformer import NORMS, TransformerBlock, transformer_stack, unroll
 
@@ -39,6 +39,7 @@ class Size:
       windowed: which layers are windowed; () is all when there is a window.
       window_rope: rotary positions of windowed layers (Gemma 3); None is ``rope``.
       embedding_scale: of looked-up embeddings (Gemma: sqrt(width)).
+      lora: a low-rank term of the attention's projections that it names.
       head: 'tied' (the embedding table), 'own' (Dense ``lm_head``), or 'none' for no logits.
     """
 
@@ -66,6 +67,7 @@ class Size:
     windowed: tuple[bool, ...] = ()
     window_rope: Rope | None = None
     embedding_scale: float = 1.0
+    lora: Lora | None = None
     head: str = 'tied'
 
 
@@ -207,6 +209,7 @@ class Decoder(nn.Module):
             'norm_epsilon': size.norm_epsilon,
             'norm_offset': 1.0 if size.norm == 'rms_from_one' else 0.0,
             'softcap': size.attention_softcap,
+            'lora': size.lora,
         }
         return transformer_stack(
             size.depth,
