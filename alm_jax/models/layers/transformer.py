@@ -73,6 +73,9 @@ class TransformerBlock(nn.Module):
         2022, https://arxiv.org/abs/2203.00555; BEATs).
       sandwich: with ViT's order, x + norm(f(norm(x))) (Gemma 2), the outer ones being
         ``attn_post_norm``, ``mlp_post_norm`` and ``cross_attn_post_norm``.
+      layer_scale: with ViT's order, where the parameters ``attn_scale``, ``mlp_scale``, ... [d]
+        start: x + scale * f(norm(x)) (Touvron et al. 2021, https://arxiv.org/abs/2103.17239;
+        Mimi). None is no such scales.
       norm: 'layer', 'layer_no_bias', 'rms', or 'rms_from_one' (Gemma).
       norm_epsilon: of the norms.
       unnormed: of 'attn', 'cross_attn' and 'mlp', those that have no norm before or after them
@@ -93,6 +96,7 @@ class TransformerBlock(nn.Module):
     post_norm: bool = False
     residual_scale: float = 1.0
     sandwich: bool = False
+    layer_scale: float | None = None
     norm: str = 'layer'
     norm_epsilon: float = 1e-6
     unnormed: tuple[str, ...] = ()
@@ -142,6 +146,9 @@ class TransformerBlock(nn.Module):
             y = f(norm(x))
             if self.sandwich:
                 y = NORMS[self.norm](self.norm_epsilon, name=f'{name}_post_norm')(y)
+            if self.layer_scale is not None:
+                start = nn.initializers.constant(self.layer_scale)
+                y = y * self.param(f'{name}_scale', start, (y.shape[-1],)).astype(y.dtype)
             return x + drop(y)
 
         made = {}
