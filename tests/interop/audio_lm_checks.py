@@ -1,6 +1,7 @@
 """What every audio language model is held to against transformers."""
 
 import functools
+import gc
 import json
 
 import jax
@@ -11,7 +12,7 @@ import tokenizers
 import torch
 import transformers
 
-from alm_jax.interop import pretrained
+from alm_jax.interop import families, pretrained
 
 AUDIO_ID, MELS, SECONDS = 80, 16, 2
 FRAMES = 100 * SECONDS
@@ -59,15 +60,15 @@ def _louder(module):
         module.weight *= 4
 
 
-def batch(model, num_frames_bk=NUM_FRAMES, frames=FRAMES, mels=MELS, words=90, text=5):
+def batch(module, num_frames_bk=NUM_FRAMES, frames=FRAMES, mels=MELS, words=90, text=5):
     """(mel, frames, ids, mask): rows of unequal length, padded in front."""
     rng = np.random.default_rng(0)
     mel = rng.standard_normal((*num_frames_bk.shape, frames, mels)).astype(np.float32)
     rows = []
     for row in num_frames_bk:
         ids = rng.integers(1, min(words, AUDIO_ID), text).tolist()
-        for count in model.module.num_vectors(row[row > 0]):
-            ids += [model.module.audio_id] * count + rng.integers(1, 70, 2).tolist()
+        for count in module.num_vectors(row[row > 0]):
+            ids += [module.audio_id] * count + rng.integers(1, 70, 2).tolist()
         rows.append(ids)
     longest = max(map(len, rows)) + 1
     ids = np.array([[0] * (longest - len(row)) + row for row in rows], np.int32)
@@ -105,11 +106,9 @@ def program(module):
     return run
 
 
-def check_intermediates(model, reference, inputs, mask_name):
-    """Encoder, projected audio, decoder and logits of a padded batch; the log-mel's gradient."""
+def their_results(reference, inputs, mask_name):
+    """What the reference makes of a padded batch, by name, and the log-mel's gradient."""
     reference.requires_grad_(False)
-    _, num_frames, _, mask = inputs
-    there = num_frames > 0
     given = their_inputs(*inputs, mask_name)
     given['input_features'].requires_grad_()
     seen = {}
@@ -117,50 +116,73 @@ def check_intermediates(model, reference, inputs, mask_name):
     def keep(name):
         def hook(module, args, output):
             output = output if isinstance(output, torch.Tensor) else output[0]
-            seen[name] = output.detach()
+            seen[name] = output.detach().numpy()
 
         return hook
 
     tower, projector = reference.model.audio_tower, reference.model.multi_modal_projector
-    hooks = [tower.layer_norm.register_forward_hook(keep('encoder tokens'))]
-    hooks.append(projector.register_forward_hook(keep('audio')))
-    for i, layer in enumerate(tower.layers):
-        hooks.append(layer.register_forward_hook(keep(f'encoder layer {i}')))
+    named = {'encoder tokens': tower.layer_norm, 'audio': projector}
+    named |= {f'encoder layer {i}': layer for i, layer in enumerate(tower.layers)}
+    hooks = [module.register_forward_hook(keep(name)) for name, module in named.items()]
     theirs = reference(**given, output_hidden_states=True)
     for hook in hooks:
         hook.remove()
-    target = np.random.default_rng(1).standard_normal(theirs.logits.shape).astype(np.float32)
-    target *= mask[..., None]
-    (theirs.logits * torch.tensor(target)).sum().backward()
-    (_, ours), gradient = program(model.module)(model.params, *inputs, target)
+    names = [f'text layer {i}' for i in range(len(theirs.hidden_states) - 2)]
+    names = ['text embeddings', *names, 'text tokens']
+    seen |= {name: h.detach().numpy() for name, h in zip(names, theirs.hidden_states)}
+    seen['logits'] = theirs.logits.detach().numpy()
+    (theirs.logits * torch.tensor(target(inputs, seen['logits']))).sum().backward()
+    seen['input gradient'] = given['input_features'].grad.numpy()
+    return seen
 
-    width = seen['audio'].shape[-1]
-    flat = there.ravel()
-    pairs = {
-        'encoder tokens': (ours['encoder']['tokens'][flat], seen['encoder tokens']),
-        'audio': (ours['audio'][there].reshape(-1, width), seen['audio'].reshape(-1, width)),
-        'input gradient': (gradient[there].swapaxes(1, 2), given['input_features'].grad),
+
+def target(inputs, logits):
+    """What logits are multiplied by, so that there is one number to differentiate."""
+    random = np.random.default_rng(1).standard_normal(logits.shape).astype(np.float32)
+    return random * inputs[3][..., None]
+
+
+def check_results(model, theirs, inputs):
+    """Encoder, projected audio, decoder, logits and gradient within the tolerance."""
+    _, num_frames, _, mask = inputs
+    there = num_frames > 0
+    run = program(model.module)
+    (_, ours), gradient = run(model.params, *inputs, target(inputs, theirs['logits']))
+    encoder, text = ours['encoder'], ours['text']
+    named = {f'encoder layer {i}': h[there.ravel()] for i, h in enumerate(encoder['hidden'])}
+    named |= {f'text layer {i}': h for i, h in enumerate(text['hidden'][:-1])}
+    named |= {
+        'encoder tokens': encoder['tokens'][there.ravel()],
+        'audio': ours['audio'][there].reshape(theirs['audio'].shape),
+        'text embeddings': text['embeddings'],
+        'text tokens': text['tokens'],
+        'logits': ours['logits'],
+        'input gradient': gradient[there].swapaxes(1, 2),
     }
-    for i, hidden in enumerate(ours['encoder']['hidden']):
-        pairs[f'encoder layer {i}'] = hidden[flat], seen[f'encoder layer {i}']
-    text = {f'text layer {i}': h for i, h in enumerate(theirs.hidden_states[1:-1])}
-    pairs |= {name: (ours['text']['hidden'][i], h) for i, (name, h) in enumerate(text.items())}
-    pairs['text embeddings'] = ours['text']['embeddings'], theirs.hidden_states[0]
-    pairs['text tokens'] = ours['text']['tokens'], theirs.hidden_states[-1]
-    pairs['logits'] = ours['logits'], theirs.logits
-    masks = dict.fromkeys([n for n in pairs if n.startswith('text')] + ['logits'], mask)
-    return parity.check(pairs, masks)
+    assert set(named) == set(theirs)
+    masks = {name: mask for name in named if name.startswith('text') or name == 'logits'}
+    return parity.check({name: (a, theirs[name]) for name, a in named.items()}, masks)
 
 
-def check_generation(model, reference, inputs, mask_name, count=20):
-    """Greedy tokens of ready inputs."""
+def check_intermediates(model, reference, inputs, mask_name):
+    """``check_results`` of a reference that may stay in memory."""
+    check_results(model, their_results(reference, inputs, mask_name), inputs)
+
+
+def their_tokens(reference, inputs, mask_name, count):
+    """Greedy tokens of the reference."""
     given = their_inputs(*inputs, mask_name)
     theirs = reference.generate(**given, max_new_tokens=count, do_sample=False)
-    theirs = theirs[:, given['input_ids'].shape[1] :].tolist()
+    return theirs[:, given['input_ids'].shape[1] :].tolist()
+
+
+def check_tokens(model, theirs, inputs, mask_name):
+    """Greedy tokens of ready inputs."""
+    given = their_inputs(*inputs, mask_name)
     ready = {name: np.asarray(value) for name, value in given.items()}
     if mask_name:
         ready['features_mask'] = ready.pop(mask_name)
-    assert model.generate_ids(**ready, max_tokens=count) == theirs
+    assert model.generate_ids(**ready, max_tokens=len(theirs[0])) == theirs
     assert len({tuple(row) for row in theirs}) == len(theirs)
 
 
@@ -173,17 +195,22 @@ def check_round_trip(model, reference, folder):
     assert json.loads((folder / 'preprocessor_config.json').read_text())['feature_size'] == MELS
 
 
-def check_published(reference, folder, mask_name, frames=3000):
-    """Windows of 30 s, a clip of two among them, at published widths."""
+def check_published(make, folder, mask_name, frames=3000):
+    """Windows of 30 s at published widths; one library at a time, for the memory."""
+    reference = make()
     parity.randomise(reference)
     reference.eval().save_pretrained(folder)
+    config = reference.config.to_dict()
+    module = families.find(config['model_type'], 'the reference').module(config)
+    num_frames = np.array([[frames], [frames if mask_name is None else 1234]])
+    inputs = batch(module, num_frames, frames, config['audio_config']['num_mel_bins'])
+    theirs = their_results(reference, inputs, mask_name)
+    tokens = their_tokens(reference, inputs, mask_name, 20)
+    del reference
+    gc.collect()
     model = pretrained.from_pretrained(folder)
-    num_frames = np.array([[frames, 1234], [701, 0]])
-    if mask_name is None:
-        num_frames[num_frames > 0] = frames
-    inputs = batch(model, num_frames, frames, reference.config.audio_config.num_mel_bins)
-    check_intermediates(model, reference, inputs, mask_name)
-    check_generation(model, reference, inputs, mask_name)
+    check_results(model, theirs, inputs)
+    check_tokens(model, tokens, inputs, mask_name)
 
 
 def clips():
