@@ -30,6 +30,16 @@ def module(name: str, *packages: str):
         return importlib.import_module(name)
 
 
+def whole(name: str, *needed: str):
+    """The package ``name`` with its __init__, after the packages that it needs. Skips likewise."""
+    for package in (*needed, name):
+        if package not in sys.modules:
+            spec = _find(package)
+            sys.modules[package] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[package])
+    return sys.modules[name]
+
+
 @contextlib.contextmanager
 def _bare(packages):
     before = set(sys.modules)

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import bare_packages
 import jax
 import numpy as np
 import parity
@@ -17,7 +18,6 @@ from alm_jax.adapters.lora import Lora
 from alm_jax.config import ConfigError
 from alm_jax.interop import peft as ours
 
-peft = pytest.importorskip('peft')
 # What peft asks of transformers.
 pytestmark = pytest.mark.filterwarnings('ignore:.*deprecated and will be removed:FutureWarning')
 IDS = np.array([[3, 4, 5, 6, 7, 8], [9, 10, 11, 12, 13, 14]])
@@ -33,6 +33,11 @@ OPTIONS = {
         'use_rslora': True,
     },
 }
+
+
+@pytest.fixture(scope='module')
+def peft():
+    return bare_packages.whole('peft', 'accelerate')
 
 
 @pytest.fixture(scope='module')
@@ -72,7 +77,7 @@ def logits(adapted):
 
 
 @pytest.mark.parametrize('name', OPTIONS)
-def test_their_adapter_here_and_ours_there(folder, model, apply, tmp_path, name):
+def test_their_adapter_here_and_ours_there(peft, folder, model, apply, tmp_path, name):
     config = peft.LoraConfig(**OPTIONS[name], task_type='CAUSAL_LM', init_lora_weights=True)
     theirs = random(peft.get_peft_model(base(folder), config))
     theirs.save_pretrained(tmp_path / 'theirs')
@@ -87,7 +92,7 @@ def test_their_adapter_here_and_ours_there(folder, model, apply, tmp_path, name)
     jax.tree.map(np.testing.assert_array_equal, arrays, adapters)
 
 
-def test_a_fresh_one_of_ours_there(folder, model, apply, tmp_path):
+def test_a_fresh_one_of_ours_there(peft, folder, model, apply, tmp_path):
     lora = Lora((r'attn/out/kernel', r'layers/1/mlp'), rank=2, alpha=3, dora=True)
     fresh = lora.init(jax.random.key(0), model.params)
     moved = jax.tree.map(lambda x: x + 0.1, fresh)
@@ -99,7 +104,7 @@ def test_a_fresh_one_of_ours_there(folder, model, apply, tmp_path):
         ours.write(model, lora, moved, tmp_path / 'ours')
 
 
-def test_a_fused_layer_of_gpt2(tmp_path):
+def test_a_fused_layer_of_gpt2(peft, tmp_path):
     torch.manual_seed(0)
     config = transformers.GPT2Config(
         n_embd=16, n_layer=2, n_head=2, n_positions=24, vocab_size=40, attn_implementation='eager'
@@ -119,7 +124,7 @@ def test_a_fused_layer_of_gpt2(tmp_path):
         ours.write(model, lora, adapters, tmp_path / 'ours')
 
 
-def test_prompt_and_prefix_tuning(folder, model, tmp_path):
+def test_prompt_and_prefix_tuning(peft, folder, model, tmp_path):
     config = peft.PromptTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=3)
     theirs = random(peft.get_peft_model(base(folder), config))
     prompt = theirs.get_prompt_embedding_to_save('default').numpy()
