@@ -13,7 +13,7 @@ import torch
 import transformers
 
 from alm_jax.config import ConfigError
-from alm_jax.interop import ctranslate2_folder
+from alm_jax.interop import convert, ctranslate2_folder, diff, inspection, sources
 from alm_jax.interop.ctranslate2 import read_variables
 from alm_jax.interop.pretrained import from_pretrained
 
@@ -171,6 +171,24 @@ def test_a_converted_model_says_what_the_original_says(folder, reference, tmp_pa
     first = (made / 'model.safetensors').stat().st_mtime_ns
     assert ctranslate2_folder.cached(folder, tmp_path) == made
     assert (made / 'model.safetensors').stat().st_mtime_ns == first
+
+
+def test_inspect_and_convert(folder, tmp_path):
+    text = inspection.table(sources.open_source(folder))
+    assert 'kind       CTranslate2 folder' in text
+    assert 'family     Whisper' in text
+    assert 'all names match' in text
+    rows = {line.split('  ')[0]: line for line in text.splitlines()}
+    fused = rows['encoder/layer_1/self_attention/linear_0/weight']
+    parts = ' + '.join(f'encoder/layers/1/attn/{name}/kernel' for name in ('query', 'key', 'value'))
+    assert fused.endswith(parts)
+    assert rows['decoder/num_heads'].endswith('(not a part of the model)')
+    convert.convert(folder, tmp_path / 'converted')
+    report = diff.diff(
+        sources.open_source(folder), sources.open_source(tmp_path / 'converted'), run=False
+    )
+    assert not any(one.largest for one in report.tensors)
+    assert not report.only_a + report.only_b
 
 
 @pytest.mark.parametrize('version', [2, 3, 4, 6])

@@ -11,9 +11,10 @@ from alm_jax import config as config_lib
 from alm_jax.audio import decode
 from alm_jax.config import ConfigError
 from alm_jax.data import loader
-from alm_jax.interop import export, pretrained
+from alm_jax.interop import convert, export, inspection, pretrained, sources
 from alm_jax.tasks import build_task
 from alm_jax.text.tokenizer import Tokenizer
+from alm_jax.training import checkpoint, optimizer, state
 
 TEXTS = ['a dog barks', 'water is running.', 'glass']
 
@@ -67,6 +68,26 @@ def test_transformers_gives_the_same_embeddings(run, recordings, tmp_path):
             'scale': (np.exp(params['logit_scale']), theirs.logit_scale_t.exp()),
         }
     )
+
+
+def test_a_workdir_is_converted(run, tmp_path):
+    config, params, extra, task = run
+    workdir = tmp_path / 'run'
+    task.predictors.tokenizer.save(workdir / 'tokenizer')
+    config = config.copy_and_resolve_references()
+    config.text.tokenizer = str(workdir / 'tokenizer')
+    (workdir / 'config.json').write_text(config_lib.to_json(config))
+    with checkpoint.Checkpointer(workdir, keep=1) as checkpointer:
+        checkpointer.save(state.create(params, extra, optimizer.make_optimizer(config, params)))
+    convert.convert(workdir, tmp_path / 'converted')
+    export.export_clap(config, params, extra, task.predictors.tokenizer, tmp_path / 'exported')
+    names = [sorted(p.name for p in (tmp_path / n).iterdir()) for n in ('converted', 'exported')]
+    assert names[0] == names[1]
+    for name in names[0]:
+        written = [(tmp_path / n / name).read_bytes() for n in ('converted', 'exported')]
+        assert written[0] == written[1], name
+    text = inspection.table(sources.open_source(tmp_path / 'converted'))
+    assert 'all names match' in text
 
 
 @pytest.mark.parametrize(
