@@ -17,6 +17,7 @@ from alm_jax.adapters import prompts
 from alm_jax.adapters.lora import Lora
 from alm_jax.config import ConfigError
 from alm_jax.interop import peft as ours
+from alm_jax.interop import peft_prompts
 
 # What peft asks of transformers.
 pytestmark = pytest.mark.filterwarnings('ignore:.*deprecated and will be removed:FutureWarning')
@@ -127,17 +128,25 @@ def test_a_fused_layer_of_gpt2(peft, tmp_path):
 def test_prompt_and_prefix_tuning(peft, folder, model, tmp_path):
     config = peft.PromptTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=3)
     theirs = random(peft.get_peft_model(base(folder), config))
-    prompt = theirs.get_prompt_embedding_to_save('default').numpy()
+    theirs.save_pretrained(tmp_path / 'prompt')
+    prompt = peft_prompts.read(model, tmp_path / 'prompt')
     given = prompts.with_prompt(prompt, IDS, IDS > 0)
-    parity.check({'prompt': (model(**given)['logits'], logits(theirs))})
+    pairs = {'prompt': (model(**given)['logits'], logits(theirs))}
 
     config = peft.PrefixTuningConfig(task_type='CAUSAL_LM', num_virtual_tokens=3)
     theirs = random(peft.get_peft_model(base(folder), config))
-    stored = theirs.get_prompt_embedding_to_save('default').numpy()
-    rows = stored.reshape(3, 3, 2, 2, 8)  # [position, layer, key or value, head, size]
-    prefix = {name: rows[:, :, i].swapaxes(0, 1) for i, name in enumerate(('key', 'value'))}
+    theirs.save_pretrained(tmp_path / 'prefix')
+    prefix = peft_prompts.read(model, tmp_path / 'prefix')
     cache = prompts.with_prefix(model.module, prefix, *IDS.shape)
-    parity.check({'prefix': (model(IDS, IDS > 0, cache=cache)['logits'], logits(theirs))})
+    pairs['prefix'] = (model(IDS, IDS > 0, cache=cache)['logits'], logits(theirs))
+    parity.check(pairs)
+
+    for name, learned in (('prompt', prompt), ('prefix', prefix)):
+        peft_prompts.write(model, learned, tmp_path / f'our {name}')
+        again = peft.PeftModel.from_pretrained(base(folder), tmp_path / f'our {name}').eval()
+        parity.check({name: (logits(again)[:, -6:], pairs[name][1][:, -6:])})
+    with pytest.raises(ConfigError, match="peft_type 'PREFIX_TUNING' is not read; 'LORA' is"):
+        ours.read(model, tmp_path / 'prefix')
 
 
 @pytest.mark.parametrize(
