@@ -10,6 +10,8 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from alm_jax import config as config_lib
+from alm_jax.models.audio.beats import Beats
+from alm_jax.models.audio.cnn14 import Cnn14
 from alm_jax.models.audio.htsat import HtsAt
 from alm_jax.models.audio.spectrogram_transformer import SpectrogramTransformer
 from alm_jax.models.audio.whisper import WhisperEncoder
@@ -18,6 +20,8 @@ from alm_jax.models.projection import Projection
 from alm_jax.models.text.bert import Bert
 
 AUDIO_ENCODERS = {
+    'beats': Beats,
+    'cnn14': Cnn14,
     'htsat': HtsAt,
     'spectrogram_transformer': SpectrogramTransformer,
     'whisper': WhisperEncoder,

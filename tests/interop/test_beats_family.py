@@ -18,7 +18,7 @@ SMALL = {
     'encoder_ffn_embed_dim': 100,
     'embed_dim': 32,
     'conv_pos': 12,
-    'conv_pos_groups': 4,
+    'conv_pos_groups': 2,
     'num_buckets': 32,
     'max_distance': 50,
     'predictor_class': 7,

@@ -22,8 +22,8 @@ DIM = 24
 WIDTHS = (8, 8, 8, 8, 8, 16)
 HTSAT = {
     'patch_embeds_hidden_size': 16,
-    'depths': [2, 2],
-    'num_attention_heads': [2, 4],
+    'depths': [2],
+    'num_attention_heads': [2],
     'spec_size': 128,
 }
 BERT = {
@@ -34,7 +34,7 @@ BERT = {
     'vocab_size': 80,
 }
 GPT2 = {'n_embd': 32, 'n_layer': 2, 'n_head': 2, 'n_positions': 96, 'vocab_size': 80}
-SMALL_2023 = {'d_proj': DIM, 'out_emb': 32, 'duration': 1}  # of audio: 138 of the 256 frames
+SMALL_2023 = {'d_proj': DIM, 'out_emb': 16, 'duration': 1}  # of audio: 138 of the 256 frames
 SMALL_2022 = {'d_proj': DIM, 'out_emb': 40, 'duration': 1}
 SMALL_CAPTIONER = {**SMALL_2023, 'prefix_length': 3, 'prefix_length_clip': 4, 'num_layers': 2}
 
@@ -66,7 +66,8 @@ def with_small_htsat(reference):
 
 def small_2022():
     bert = transformers.BertModel(transformers.BertConfig(**BERT, attn_implementation='eager'))
-    reference = clap('Cnn14', bert, SMALL_2022['out_emb'], BERT['hidden_size'], DIM)
+    with audio_reference.empty_convolutions():
+        reference = clap('Cnn14', bert, SMALL_2022['out_emb'], BERT['hidden_size'], DIM)
     block = module('msclap.models.audio', 'torchlibrosa').ConvBlock
     audio_reference.narrow(reference.audio_encoder.base, block, WIDTHS, SMALL_2022['out_emb'])
     return reference
@@ -79,7 +80,7 @@ def gpt2(make, **size):
 
 def small_2023():
     text = gpt2(transformers.GPT2Model, **GPT2)
-    return with_small_htsat(clap('HTSAT', text, 32, GPT2['n_embd'], DIM))
+    return with_small_htsat(clap('HTSAT', text, 16, GPT2['n_embd'], DIM))
 
 
 def captioner(reference, decoder, prefix, clip, size, layers):

@@ -197,11 +197,12 @@ def test_windows_are_those_of_torch():
     """Overlapping ones, the last vectors filling none."""
     x = np.random.default_rng(0).normal(size=(2, 23, 6)).astype(np.float32)
     module = WindowQFormer(5, Size(width=8, depth=1, heads=2, mlp_width=8, queries=2), 4, 3)
-    variables = module.init(jax.random.key(0), x)
-    out, mask = module.apply(variables, x)
+    variables = jax.jit(module.init)(jax.random.key(0), x)
+    apply = jax.jit(module.apply)
+    out, mask = apply(variables, x)
     unfolded = torch.nn.functional.unfold(torch.tensor(x).mT[:, :, None], (1, 4), stride=(1, 3))
     cut = unfolded.reshape(2, 6, 4, -1).permute(0, 3, 2, 1).reshape(-1, 4, 6).numpy()
-    one_by_one, _ = module.apply(variables, cut)
+    one_by_one, _ = apply(variables, cut)
     np.testing.assert_allclose(out, one_by_one.reshape(2, -1, 5), atol=1e-5)
     assert mask.sum() == 2 * module.num_vectors(23) == 2 * 14
 
