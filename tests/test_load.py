@@ -3,11 +3,13 @@
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 import soundfile
 
 import alm_jax
+from alm_jax.adapters.lora import Lora
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError
 from alm_jax.load import complete_steps, load, load_run
@@ -76,6 +78,25 @@ def test_bad_audio_is_an_error(model, waveform, rate, message):
 def test_bad_text_is_an_error(model, texts):
     with pytest.raises(ConfigError, match='embed_text'):
         model.embed_text(texts)
+
+
+def test_two_towers_take_gradients_in_adapters_alone(model):
+    """Stacked layers of both towers and their projections; the run's parameters stay."""
+    lora = Lora((r'attn/query/kernel', r'projection/linear/kernel'), rank=2)
+    adapters = jax.jit(lora.init)(jax.random.key(0), model.params)
+    assert set(adapters) == {'audio', 'text', 'audio_projection', 'text_projection'}
+    adapters = jax.tree.map(lambda x: x + 0.1, adapters)
+    tokens = np.array([[2, 5, 6, 3]])
+
+    @jax.jit
+    @jax.grad
+    def gradient(adapters):
+        params = lora.apply(model.params, adapters)
+        return model.predictors.embed_tokens(params, model.extra, tokens, tokens > 0)[0, 0]
+
+    found = gradient(adapters)
+    assert all(np.abs(x).max() > 0 for x in jax.tree.leaves(found['text']))
+    assert all(np.abs(x).max() == 0 for x in jax.tree.leaves(found['audio']))
 
 
 def test_steps_and_checkpoint_folders(model, tiny_run):
