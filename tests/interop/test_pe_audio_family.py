@@ -71,17 +71,23 @@ def their_inputs(extractor, clips, ids, mask):
     }
 
 
-def check_intermediates(trio, clips, ids, mask):
-    """A padded batch of clips and one of texts."""
+def check_intermediates(trio, clips, ids, mask, target=None):
+    """A padded batch of clips and one of texts; with a target of the logits also gradients."""
     model, reference, extractor = trio
     inputs = their_inputs(extractor, clips, ids, mask)
     waveform, lengths = model.features(clips)
-    ours = jax.jit(model.module.apply)({'params': model.params}, waveform, lengths, ids, mask)
+
+    def loss(params):
+        outputs = model.module.apply({'params': params}, waveform, lengths, ids, mask)
+        return jnp.sum(outputs['logits'] * (0 if target is None else target)), outputs
+
+    run = loss if target is None else jax.grad(loss, has_aux=True)
+    gradient, ours = jax.jit(run)(model.params)
     codec = []
     hook = reference.audio_encoder.embedder.bottleneck.register_forward_hook(
         lambda module, args, output: codec.append(output.transpose(1, 2))
     )
-    with torch.no_grad():
+    with torch.set_grad_enabled(target is not None):
         theirs = reference(**inputs, output_hidden_states=True)
     hook.remove()
     audio, text = theirs.audio_outputs, theirs.text_outputs
@@ -100,64 +106,13 @@ def check_intermediates(trio, clips, ids, mask):
     pairs['text_embedding'] = ours['text_embedding'], theirs.text_audio_embeds
     pairs['logits'] = ours['logits'], theirs.logits_audio_text
     parity.check(pairs, masks)
+    if target is not None:
+        (theirs.logits_audio_text * torch.tensor(target)).sum().backward()
+        check_gradients(gradient, reference)
 
 
-def test_every_intermediate_of_a_padded_batch(trio):
-    check_intermediates(trio, noise(300, 101), *parity.padded(IDS, 24))
-
-
-def test_waveforms_texts_and_frames(trio, tmp_path):
-    model, _, extractor = trio
-    frame_model, reference, _ = loaded(tmp_path / 'frames', 'PeAudioFrameLevelModel', **SIZE)
-    clips, (ids, mask) = noise(300, 101), parity.padded(IDS, 24)
-    inputs = their_inputs(extractor, clips, ids, mask)
-    with torch.no_grad():
-        theirs = reference(**inputs)
-        clip_level = trio[1](**inputs)
-    ours = frame_model.embed_frames(clips, sampling_rate=48_000)
-    texts = frame_model.embed_text(input_ids=ids, attention_mask=mask)
-    pairs = {
-        'clips': (model.embed_audio(clips, sampling_rate=48_000), clip_level.audio_embeds),
-        'ready clips': (
-            model.embed_audio(
-                input_values=inputs['input_values'], padding_mask=inputs['padding_mask']
-            ),
-            clip_level.audio_embeds,
-        ),
-    }
-    for row, frames in enumerate(ours):
-        own = theirs.audio_embeds[row, : len(frames)]
-        logits = theirs.logits_audio_text[row, :, : len(frames)]
-        pairs[f'frames {row}'] = frames, own
-        pairs[f'frame logits {row}'] = frame_model.compare(frames, texts).T, logits
-    assert [len(frames) for frames in ours] == [38, 13]
-    parity.check(pairs)
-
-
-def test_padding_beyond_the_codec_changes_nothing(trio):
-    """A clip with zeros behind it, which the codec sees, has the same embedding with more."""
-    model = trio[0]
-    waveform, lengths = model.features(noise(400, 200))
-    embed = jax.jit(lambda *inputs: model(*inputs, method='embed_audio'))
-    short = embed(waveform, lengths)
-    long = embed(np.pad(waveform, ((0, 0), (0, 8 * 40))), lengths)
-    assert np.abs(short[1] - long[1]).max() <= 1e-5
-
-
-def test_gradients(trio):
+def check_gradients(ours, reference):
     """Of parameters: the original lets no gradient through its codec to the waveform."""
-    model, reference, extractor = trio
-    clips, (ids, mask) = noise(160, 101), parity.padded(IDS, 24)
-    target = np.random.default_rng(2).normal(size=(2, 3)).astype(np.float32)
-    waveform, lengths = model.features(clips)
-
-    def loss(params):
-        outputs = model.module.apply({'params': params}, waveform, lengths, ids, mask)
-        return jnp.sum(outputs['logits'] * target)
-
-    ours = jax.jit(jax.grad(loss))(model.params)
-    theirs = reference(**their_inputs(extractor, clips, ids, mask)).logits_audio_text
-    (theirs * torch.tensor(target)).sum().backward()
     audio = reference.audio_encoder
     parity.check(
         {
@@ -176,6 +131,40 @@ def test_gradients(trio):
             'scale': (ours['logit_scale'], reference.text_audio_logit_scale.grad),
         }
     )
+
+
+def test_every_intermediate_of_a_padded_batch_and_gradients(trio):
+    target = np.random.default_rng(2).normal(size=(2, 3)).astype(np.float32)
+    check_intermediates(trio, noise(300, 101), *parity.padded(IDS, 24), target)
+
+
+def test_waveforms_texts_and_frames(trio):
+    model, clip_reference, extractor = trio
+    reference = transformers.PeAudioFrameLevelModel(clip_reference.config).eval()
+    reference.load_state_dict(clip_reference.state_dict())
+    clips, (ids, mask) = noise(300, 101), parity.padded(IDS, 24)
+    inputs = their_inputs(extractor, clips, ids, mask)
+    with torch.no_grad():
+        theirs = reference(**inputs)
+        clip_level = clip_reference(**inputs)
+    ours = model.embed_frames(clips, sampling_rate=48_000)
+    texts = model.embed_text(input_ids=ids, attention_mask=mask)
+    pairs = {
+        'clips': (model.embed_audio(clips, sampling_rate=48_000), clip_level.audio_embeds),
+        'ready clips': (
+            model.embed_audio(
+                input_values=inputs['input_values'], padding_mask=inputs['padding_mask']
+            ),
+            clip_level.audio_embeds,
+        ),
+    }
+    for row, frames in enumerate(ours):
+        own = theirs.audio_embeds[row, : len(frames)]
+        logits = theirs.logits_audio_text[row, :, : len(frames)]
+        pairs[f'frames {row}'] = frames, own
+        pairs[f'frame logits {row}'] = model.compare(frames, texts).T, logits
+    assert [len(frames) for frames in ours] == [38, 13]
+    parity.check(pairs)
 
 
 def test_the_encoder_alone(tmp_path):

@@ -103,6 +103,13 @@ def test_mistakes_are_named():
         SpectrogramTransformer('mu').init(jax.random.key(0), _mel(bins=8), jnp.array([70] * 3))
 
 
+def _random_params(model, *inputs):
+    """Compiles less than ``init``."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), *inputs)['params']
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.normal(0.1, 0.3, leaf.shape).astype('f4'), shapes)
+
+
 LEARNED = {
     'absolute': {
         'stride': (10, 10),
@@ -128,20 +135,20 @@ def test_learned_positions_with_a_mask(kind):
     """Padding changes nothing, and every parameter has a gradient."""
     model = SpectrogramTransformer(Size(16, 1, 2), partial=False, **LEARNED[kind])
     mel, lengths = _mel(60), jnp.array([60, 43, 17])
-    params = jax.jit(model.init)(jax.random.key(0), mel, lengths)['params']
-    apply = jax.jit(lambda params, mel: model.apply({'params': params}, mel, lengths))
+    params = _random_params(model, mel, lengths)
+
+    def loss(params, mel):
+        outputs = model.apply({'params': params}, mel, lengths)
+        return jnp.sum(jnp.sin(3 * outputs.get('logits', outputs['pooled']))), outputs
+
+    gradient, short = jax.jit(jax.grad(loss, has_aux=True))(params, mel)
     padded = jnp.pad(mel, ((0, 0), (0, 10), (0, 0)), constant_values=1e6)
-    short, long = apply(params, mel), apply(params, padded)
+    long = jax.jit(loss)(params, padded)[1]
     np.testing.assert_allclose(short['pooled'], long['pooled'], atol=1e-5)
     steps = short['frame_mask'].shape[1]
     np.testing.assert_array_equal(short['frame_mask'], long['frame_mask'][:, :steps])
     assert not long['frame_mask'][:, steps:].any()
-
-    def loss(params):
-        outputs = apply(params, mel)
-        return jnp.sum(jnp.sin(3 * outputs.get('logits', outputs['pooled'])))
-
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.grad(loss)(params)):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(gradient):
         name = jax.tree_util.keystr(path)
         assert np.isfinite(leaf).all(), name
         assert np.abs(leaf).max() > 1e-7 or "['key']['bias']" in name, name
@@ -152,14 +159,16 @@ def test_patchout_leaves_out_what_it_says():
     options = {'patchout': (2, 1), 'token_patchout': 3, 'prefix': 1, 'pool': 'prefix'}
     model = SpectrogramTransformer(Size(16, 1, 2), **options)
     mel, lengths = _mel(80), jnp.array([80] * 3)
-    params = jax.jit(model.init)(jax.random.key(0), mel, lengths)['params']
+    params = _random_params(model, mel, lengths)
 
     @jax.jit
     def train(key):
-        return model.apply({'params': params}, mel, lengths, train=True, rngs={'dropout': key})
+        rngs = {'dropout': key}
+        whole = model.apply({'params': params}, mel, lengths)['embeddings']
+        return model.apply({'params': params}, mel, lengths, train=True, rngs=rngs), whole
 
     calls = [train(jax.random.key(i)) for i in (1, 1, 2)]
-    whole = jax.jit(model.apply)({'params': params}, mel, lengths)['embeddings']
+    whole, calls = calls[0][1], [outputs for outputs, _ in calls]
     grid = np.asarray(whole[:, 1:]).reshape(3, 5, 4, 16)
     for outputs in calls:
         kept = grid[:, outputs['kept_steps']][:, :, outputs['kept_bands']].reshape(3, 9, 16)
@@ -170,10 +179,10 @@ def test_patchout_leaves_out_what_it_says():
     np.testing.assert_array_equal(calls[0]['pooled'], calls[1]['pooled'])
     names = ('kept_steps', 'kept_bands', 'kept_tokens')
     assert any(not np.array_equal(calls[0][name], calls[2][name]) for name in names)
+    none_left = SpectrogramTransformer(Size(16, 1, 2), patchout=(5, 0))
+    rngs = {'params': jax.random.key(0), 'dropout': jax.random.key(1)}
     with pytest.raises(ValueError, match='leaves none of 5'):
-        SpectrogramTransformer('mu', patchout=(5, 0)).init(
-            {'params': jax.random.key(0), 'dropout': jax.random.key(1)}, mel, lengths, True
-        )
+        jax.eval_shape(lambda: none_left.init_with_output(rngs, mel, lengths, train=True))
 
 
 @pytest.mark.parametrize('steps', [4, 7, 11, 25])
