@@ -7,10 +7,12 @@ from typing import Any
 
 import jax
 import numpy as np
+import tokenizers
 
 from alm_jax.audio.log_mel import log_mel
 from alm_jax.audio.presets import PRESETS, FrontEnd
 from alm_jax.audio.windows import windows
+from alm_jax.config import ConfigError
 from alm_jax.decoding import greedy
 from alm_jax.interop.clap import Clap
 from alm_jax.interop.family import Config
@@ -19,7 +21,8 @@ from alm_jax.interop.waveforms import clips_at
 
 TEXT_STEP = 16  # texts are padded to a multiple of it, so that few shapes are compiled
 END = ' <|endoftext|>'
-# What the package's own config_2022.yml, config_2023.yml and config_clapcap.yml say.
+# What the package's own config_2022.yml, config_2023.yml and config_clapcap.yml say, and Pengi's
+# base.yml.
 _OF_2023 = {
     'audioenc_name': 'HTSAT',
     'text_model': 'gpt2',
@@ -47,6 +50,17 @@ VERSIONS = {
     'msclap_2023': _OF_2023,
     'msclap_clapcap': {
         **_OF_2023,
+        'text_decoder': 'gpt2',
+        'mapping_type': 'transformer',
+        'prefix_length': 40,
+        'prefix_length_clip': 40,
+        'num_layers': 8,
+        'normalize_prefix': True,
+    },
+    'pengi': {
+        **_OF_2023,
+        'text_model': 'openai/clip-vit-base-patch16',
+        'text_len': 40,
         'text_decoder': 'gpt2',
         'mapping_type': 'transformer',
         'prefix_length': 40,
@@ -153,8 +167,8 @@ class MsClap(LanguageModel, Clap):
         return ids, mask
 
 
-class ClapCapModel(LanguageModel):
-    """A captioner: ``generate``. Calling it: see ``models.clapcap.ClapCap``."""
+class PrefixLm(LanguageModel):
+    """A decoder that continues what was made of a clip."""
 
     @functools.cached_property
     def features(self) -> Features:
@@ -165,6 +179,50 @@ class ClapCapModel(LanguageModel):
     def sampling_rate(self) -> int:
         """Of the encoder in Hz; waveforms of another rate are resampled to it."""
         return self.features.sampling_rate
+
+    def _mel(self, waveform: np.ndarray | Sequence[np.ndarray], sampling_rate: int) -> np.ndarray:
+        """The first windows of clips, float32 [b, t, n_mels]."""
+        clips = clips_at(waveform, sampling_rate, self.sampling_rate)
+        return np.stack([self.features(clip)[0][0] for clip in clips])
+
+    def _continued(
+        self,
+        prefix_bpd: np.ndarray,
+        max_tokens: int,
+        stop_ids: tuple[int, ...],
+        text_ids: Sequence[int] = (),
+    ) -> list[list[int]]:
+        """Greedy token ids after prefixes and a text, the stop token left out."""
+        b, length, _ = prefix_bpd.shape
+        ids = np.concatenate([np.full(length, -1), np.asarray(text_ids, int)]).astype(np.int32)
+        embeddings = np.pad(prefix_bpd, ((0, 0), (0, len(text_ids)), (0, 0)))
+        tokens, count = greedy.continue_prompt(
+            self.module.decoder,
+            self.params['decoder'],
+            np.tile(ids, (b, 1)),
+            np.ones((b, len(ids)), bool),
+            embeddings,
+            max_tokens=max_tokens,
+            stop_ids=stop_ids,
+        )
+        tokens = np.asarray(tokens)
+        return [tokens[row, :n].tolist() for row, n in enumerate(np.asarray(count))]
+
+    @functools.cached_property
+    def _stop_id(self) -> int:
+        """As the package has it: the first token of the end of its captions, which is a space."""
+        return self.tokenizer.encode(END, add_special_tokens=False).ids[0]
+
+    @functools.cached_property
+    def _prefix_program(self):
+        def prefix(variables: Any, *inputs: jax.Array) -> jax.Array:
+            return self.module.apply(variables, *inputs, method='prefix')['prefix']
+
+        return functools.partial(jax.jit(prefix), {'params': self.params, **self.extra})
+
+
+class ClapCapModel(PrefixLm):
+    """A captioner: ``generate``. Calling it: see ``models.clapcap.ClapCap``."""
 
     def generate(
         self,
@@ -184,8 +242,7 @@ class ClapCapModel(LanguageModel):
         Raises:
           ConfigError: no tokenizer.json, or a clip without samples.
         """
-        clips = clips_at(waveform, sampling_rate, self.sampling_rate)
-        mel = np.stack([self.features(clip)[0][0] for clip in clips])
+        mel = self._mel(waveform, sampling_rate)
         ids = self.generate_ids(mel, max_tokens=max_tokens, stop_ids=(self._stop_id,))
         return [text.strip().capitalize() for text in self.tokenizer.decode_batch(ids)]
 
@@ -193,27 +250,59 @@ class ClapCapModel(LanguageModel):
         self, mel_btf: np.ndarray, *, max_tokens: int = 67, stop_ids: tuple[int, ...] = ()
     ) -> list[list[int]]:
         """``generate`` from ready log-mel and to token ids, the stop token left out."""
-        prefix = self._prefix_program(mel_btf)
-        tokens, count = greedy.continue_prompt(
-            self.module.decoder,
-            self.params['decoder'],
-            np.full(prefix.shape[:2], -1, np.int32),
-            np.ones(prefix.shape[:2], bool),
-            prefix,
-            max_tokens=max_tokens,
-            stop_ids=stop_ids,
-        )
-        tokens = np.asarray(tokens)
-        return [tokens[row, :n].tolist() for row, n in enumerate(np.asarray(count))]
+        return self._continued(self._prefix_program(mel_btf), max_tokens, stop_ids)
+
+
+class PengiModel(PrefixLm):
+    """Answers to prompts about clips. Calling it: see ``models.pengi.Pengi``.
+
+    tokenizer.json is that of the answers (gpt2), prompt_tokenizer.json that of the prompts (CLIP).
+    """
 
     @functools.cached_property
-    def _stop_id(self) -> int:
-        """As the package has it: the first token of the end of its captions, which is a space."""
-        return self.tokenizer.encode(END, add_special_tokens=False).ids[0]
+    def prompt_tokenizer(self) -> tokenizers.Tokenizer:
+        """Of the prompts, cutting them. Raises ConfigError when there is none."""
+        file = self.folder / 'prompt_tokenizer.json'
+        if not file.is_file():
+            raise ConfigError(f'{self.folder} has no {file.name}; give token ids.')
+        tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(completed(self.config)['text_len'])
+        return tokenizer
 
-    @functools.cached_property
-    def _prefix_program(self):
-        def prefix(variables: Any, mel: jax.Array) -> jax.Array:
-            return self.module.apply(variables, mel, method='prefix')['prefix']
+    def generate(
+        self,
+        waveform: np.ndarray | Sequence[np.ndarray],
+        prompt: str | Sequence[str] = 'generate metadata',
+        *,
+        sampling_rate: int,
+        text: str = '',
+        max_tokens: int = 67,
+    ) -> list[str]:
+        """An answer for each clip, decoded greedily; the original decodes with a beam.
 
-        return functools.partial(jax.jit(prefix), {'params': self.params, **self.extra})
+        Args:
+          waveform: a mono clip [n], or a list of clips; float in [-1, 1] or int16. Only the first
+            window (7 s) of a longer clip is heard.
+          prompt: of all clips, or one each; the model was trained on few, such as 'generate audio
+            caption' and 'question: ...'.
+          sampling_rate: of all the clips, in Hz.
+          text: how every answer begins; it is not repeated in the result.
+          max_tokens: at most so many.
+
+        Raises:
+          ConfigError: a tokenizer is missing, a clip has no samples, or there are not as many
+            prompts as clips.
+        """
+        mel = self._mel(waveform, sampling_rate)
+        prompts = [prompt] * len(mel) if isinstance(prompt, str) else list(prompt)
+        if len(prompts) != len(mel):
+            raise ConfigError(f'{len(prompts)} prompts for {len(mel)} clips.')
+        rows = [encoding.ids for encoding in self.prompt_tokenizer.encode_batch(prompts)]
+        width = max(map(len, rows))
+        ids = np.array([[*row, *[0] * (width - len(row))] for row in rows], np.int32)
+        mask = np.arange(width) < np.array([len(row) for row in rows])[:, None]
+        prefix = self._prefix_program(mel, ids, mask)
+        start = self.tokenizer.encode(text).ids if text else ()
+        found = self._continued(prefix, max_tokens, (self._stop_id,), start)
+        return [answer.strip() for answer in self.tokenizer.decode_batch(found)]

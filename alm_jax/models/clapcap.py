@@ -105,13 +105,19 @@ class ClapCap(nn.Module):
           and 'logits' float32 [b, p + n, vocabulary], the first p positions being the prefix.
         """
         outputs = self.prefix(mel_btf)
-        length = outputs['prefix'].shape[1]
-        before = ((0, 0), (length, 0))
-        ids = jnp.pad(token_ids_bt, before, constant_values=-1)
-        mask = None
-        if token_mask_bt is not None:
-            mask = jnp.pad(token_mask_bt, before, constant_values=True)
-        after = ((0, 0), (0, token_ids_bt.shape[1]), (0, 0))
-        text = self.decoder(ids, mask, embeddings_btd=jnp.pad(outputs['prefix'], after))
-        outputs['text_tokens'] = text.pop('tokens')
+        text = after_prefix(self.decoder, outputs['prefix'], token_ids_bt, token_mask_bt)
         return {**outputs, **text}
+
+
+def after_prefix(decoder: Decoder, prefix_bpd, token_ids_bt, token_mask_bt) -> dict[str, Any]:
+    """The decoder's outputs for a prefix and a text after it, 'tokens' being 'text_tokens'."""
+    length = prefix_bpd.shape[1]
+    before = ((0, 0), (length, 0))
+    ids = jnp.pad(token_ids_bt, before, constant_values=-1)
+    mask = None
+    if token_mask_bt is not None:
+        mask = jnp.pad(token_mask_bt, before, constant_values=True)
+    after = ((0, 0), (0, token_ids_bt.shape[1]), (0, 0))
+    text = decoder(ids, mask, embeddings_btd=jnp.pad(prefix_bpd, after))
+    text['text_tokens'] = text.pop('tokens')
+    return text

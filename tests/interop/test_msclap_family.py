@@ -1,7 +1,6 @@
 """MS-CLAP folders of 2022, 2023 and ClapCap against msclap's own modules."""
 
 import json
-import types
 
 import audio_reference
 import jax
@@ -11,6 +10,7 @@ import pytest
 import tokenizers
 import torch
 import transformers
+from audio_reference import GPT2, HTSAT, filled, from_config, gpt2, noise, small_htsat, unit
 from bare_packages import module
 
 from alm_jax.interop import pretrained, tensor_files
@@ -20,12 +20,6 @@ pytestmark = pytest.mark.filterwarnings('ignore:torch.meshgrid')
 RATE = 44_100
 DIM = 24
 WIDTHS = (8, 8, 8, 8, 8, 16)
-HTSAT = {
-    'patch_embeds_hidden_size': 16,
-    'depths': [2],
-    'num_attention_heads': [2],
-    'spec_size': 128,
-}
 BERT = {
     'hidden_size': 32,
     'num_hidden_layers': 2,
@@ -33,15 +27,9 @@ BERT = {
     'intermediate_size': 50,
     'vocab_size': 80,
 }
-GPT2 = {'n_embd': 32, 'n_layer': 2, 'n_head': 2, 'n_positions': 96, 'vocab_size': 80}
 SMALL_2023 = {'d_proj': DIM, 'out_emb': 16, 'duration': 1}  # of audio: 138 of the 256 frames
 SMALL_2022 = {'d_proj': DIM, 'out_emb': 40, 'duration': 1}
 SMALL_CAPTIONER = {**SMALL_2023, 'prefix_length': 3, 'prefix_length_clip': 4, 'num_layers': 2}
-
-
-def from_config(make):
-    """In the place of a class whose from_pretrained would fetch weights."""
-    return types.SimpleNamespace(from_pretrained=lambda name: make())
 
 
 def clap(encoder, text, out_emb, text_width, d_proj):
@@ -50,18 +38,6 @@ def clap(encoder, text, out_emb, text_width, d_proj):
     kind = 'bert-base-uncased' if encoder == 'Cnn14' else 'gpt2'
     arguments = (RATE, 1024, 320, 64, 50, 14_000, 527, out_emb)
     return models.CLAP(encoder, *arguments, kind, text_width, d_proj)
-
-
-def with_small_htsat(reference):
-    htsat = module('msclap.models.htsat', 'torchlibrosa')
-    reference.audio_encoder.base.htsat = htsat.HTSAT_Swin_Transformer(
-        spec_size=HTSAT['spec_size'],
-        embed_dim=HTSAT['patch_embeds_hidden_size'],
-        depths=HTSAT['depths'],
-        num_heads=HTSAT['num_attention_heads'],
-        config=htsat.config,
-    )
-    return reference
 
 
 def small_2022():
@@ -73,14 +49,11 @@ def small_2022():
     return reference
 
 
-def gpt2(make, **size):
-    ends = {'bos_token_id': None, 'eos_token_id': None}
-    return make(transformers.GPT2Config(**size, **ends, attn_implementation='eager'))
-
-
 def small_2023():
     text = gpt2(transformers.GPT2Model, **GPT2)
-    return with_small_htsat(clap('HTSAT', text, 16, GPT2['n_embd'], DIM))
+    reference = clap('HTSAT', text, 16, GPT2['n_embd'], DIM)
+    reference.audio_encoder.base.htsat = small_htsat()
+    return reference
 
 
 def captioner(reference, decoder, prefix, clip, size, layers):
@@ -142,20 +115,6 @@ def cap(tmp_path_factory):
     return loaded(reference, folder, 'msclap_clapcap', CONFIGS['msclap_clapcap']), reference
 
 
-def noise(*lengths):
-    rng = np.random.default_rng(0)
-    return [(0.3 * rng.normal(size=n)).astype(np.float32) for n in lengths]
-
-
-def filled(clip, duration):
-    """As the package makes a clip as long as its window: repeated and cut."""
-    return np.resize(clip, duration * RATE)
-
-
-def unit(x):
-    return x / x.norm(dim=-1, keepdim=True)
-
-
 def mel_of(encoder, x):
     return encoder.logmel_extractor(encoder.spectrogram_extractor(x))
 
@@ -169,7 +128,7 @@ def audio_of(encoder, x):
 def check_audio(model, reference, duration):
     """From waveforms shorter than, and as long as, the window."""
     clips = noise(duration * RATE // 3, duration * RATE)
-    x = torch.tensor(np.stack([filled(clip, duration) for clip in clips]))
+    x = torch.tensor(np.stack([filled(clip, duration * RATE) for clip in clips]))
     pooled, projected = audio_of(reference.audio_encoder, x)
     mel = np.concatenate([model.features(clip)[0] for clip in clips])
     variables = {'params': model.params['audio']}
@@ -274,7 +233,7 @@ def test_it_is_written_as_it_was_read(pair, tmp_path):
 def check_captioner(model, reference, duration, steps):
     """Logits of padded texts after the prefix, and greedy tokens."""
     (clip,) = noise(duration * RATE // 2)
-    x = torch.tensor(filled(clip, duration))[None].repeat(2, 1)
+    x = torch.tensor(filled(clip, duration * RATE))[None].repeat(2, 1)
     x[1] *= torch.linspace(0, 1, x.shape[1])  # another clip
     with torch.no_grad():
         mel = mel_of(reference.clap.base.htsat, x)[:, 0].numpy()

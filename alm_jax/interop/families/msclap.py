@@ -49,10 +49,11 @@ def audio_table(config: Config) -> names.Table:
         rules = names.under(rules, 'base.htsat.', 'audio/')
     else:
         rules = names.under(cnn14.table(_audio_config(config)), 'base.', 'audio/')
-    return [*rules, *_projection('audio_projection')]
+    return [*rules, *projection_table('audio_projection')]
 
 
-def _projection(ours: str) -> names.Table:
+def projection_table(ours: str) -> names.Table:
+    """Of Projection."""
     return [
         *names.linear('projection.linear1', f'{ours}/linear'),
         *names.linear('projection.linear2', f'{ours}/expand'),
@@ -95,7 +96,7 @@ def table(config: Config) -> names.Table:
     rules = names.under(text(config), 'base.', 'text/encoder/')
     return [
         *names.under(audio_table(config), AUDIO),
-        *names.under([*rules, *_projection('text_projection')], TEXT),
+        *names.under([*rules, *projection_table('text_projection')], TEXT),
         *names.array('logit_scale', 'logit_scale'),
     ]
 
@@ -133,11 +134,11 @@ def clapcap_inputs(config: Config) -> tuple:
     return mel, ids
 
 
-def clapcap_table(config: Config) -> names.Table:
-    """Of ClapCaptionModel."""
+def mapper_table() -> names.Table:
+    """Of TransformerMapper."""
     theirs, ours = 'transformer.layers.{}', 'layers/{}'
     keys_values = tuple(f'{ours}/attn/{name}' for name in ('key', 'value'))
-    mapper = [
+    return [
         *names.linear('linear', 'linear'),
         *names.array('prefix_const', 'queries'),
         *names.norm(f'{theirs}.norm1', f'{ours}/attn_norm'),
@@ -148,9 +149,13 @@ def clapcap_table(config: Config) -> names.Table:
         *names.linear(f'{theirs}.mlp.fc1', f'{ours}/mlp/up'),
         *names.linear(f'{theirs}.mlp.fc2', f'{ours}/mlp/down'),
     ]
+
+
+def clapcap_table(config: Config) -> names.Table:
+    """Of ClapCaptionModel."""
     return [
         *names.under(audio_table(config), 'clap.'),
-        *names.under(mapper, 'clap_project.', 'mapper/'),
+        *names.under(mapper_table(), 'clap_project.', 'mapper/'),
         *names.under(gpt2.table(config.get('text_config', {})), 'gpt.', 'decoder/'),
     ]
 

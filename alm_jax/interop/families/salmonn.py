@@ -20,7 +20,7 @@ from alm_jax.interop.family import Config, Family
 from alm_jax.interop.salmonn import AUDIO_ID, Salmonn
 from alm_jax.models.audio.speech_and_sounds import SpeechAndSounds
 from alm_jax.models.audio_language import AudioLanguageModel
-from alm_jax.models.layers.dense import Lora
+from alm_jax.models.layers.dense import LowRank
 from alm_jax.models.qformer import Size, WindowQFormer
 
 SPEECH = {'num_mel_bins': 80}  # large-v2
@@ -46,7 +46,7 @@ def module(config: Config) -> AudioLanguageModel:
     text = llama.module(_text_config(config))
     if config.get('lora', True):
         rank = config.get('lora_rank', 8)
-        lora = Lora(rank, config.get('lora_alpha', 32) / rank, tuple(TARGETS))
+        lora = LowRank(rank, config.get('lora_alpha', 32) / rank, tuple(TARGETS))
         text = text.clone(size=dataclasses.replace(text.size, lora=lora))
     return AudioLanguageModel(
         SpeechAndSounds(speech, sounds),

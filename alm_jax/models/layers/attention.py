@@ -8,7 +8,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from alm_jax.models.layers import kv_cache, rotary
-from alm_jax.models.layers.dense import Dense, Lora
+from alm_jax.models.layers.dense import Dense, LowRank
 from alm_jax.models.layers.norm import RmsNorm
 from alm_jax.models.layers.relative_bias import BiasGate
 
@@ -58,7 +58,7 @@ class MultiHeadAttention(nn.Module):
     bias_gate: str | None = None
     relative: Callable[..., nn.Module] | None = None
     rope_input: bool = False
-    lora: Lora | None = None
+    lora: LowRank | None = None
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -141,7 +141,7 @@ class MultiHeadAttention(nn.Module):
         y = Dense(d, 'out' in self.biases, self.dtype, lora=self._lora('out'), name='out')(y)
         return y if cache is None else (y, made)
 
-    def _lora(self, name: str) -> Lora | None:
+    def _lora(self, name: str) -> LowRank | None:
         return self.lora if self.lora is not None and name in self.lora.targets else None
 
 

@@ -8,8 +8,11 @@ from jax.typing import DTypeLike
 
 
 @dataclasses.dataclass(frozen=True)
-class Lora:
-    """A low-rank term beside a kernel (Hu et al. 2021, https://arxiv.org/abs/2106.09685).
+class LowRank:
+    """A term of low rank that a checkpoint has beside a kernel (LoRA, Hu et al. 2021).
+
+    https://arxiv.org/abs/2106.09685. For models that come with it, such as SALMONN; ``adapters``
+    gives one to any model.
 
     Attributes:
       rank: of it.
@@ -39,7 +42,7 @@ class Dense(nn.Module):
     use_bias: bool = True
     dtype: DTypeLike = jnp.float32
     kernel_init: nn.initializers.Initializer = nn.initializers.xavier_uniform()
-    lora: Lora | None = None
+    lora: LowRank | None = None
 
     @nn.compact
     def __call__(self, x):

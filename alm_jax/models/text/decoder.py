@@ -10,7 +10,7 @@ from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from alm_jax.models.layers import kv_cache
-from alm_jax.models.layers.dense import Dense, Embedding, Lora
+from alm_jax.models.layers.dense import Dense, Embedding, LowRank
 from alm_jax.models.layers.rotary import Rope
 from alm_jax.models.layers.transformer import NORMS, TransformerBlock, transformer_stack, unroll
 
@@ -67,7 +67,7 @@ class Size:
     windowed: tuple[bool, ...] = ()
     window_rope: Rope | None = None
     embedding_scale: float = 1.0
-    lora: Lora | None = None
+    lora: LowRank | None = None
     head: str = 'tied'
 
 
