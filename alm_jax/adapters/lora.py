@@ -87,9 +87,9 @@ class Lora:
     def unmerge(self, merged: Any, adapters: Any, norms: Any) -> Any:
         """The parameters before ``merge``, but for rounding.
 
-        In float32 they differ from the original by at most 2 ** -22 of the largest of the original,
-        the merged kernel and the change (with DoRA of N / M times the merged kernel); kernels that
-        were not adapted keep their bits. Bits of adapted ones come back only from a copy.
+        A float32 kernel differs from the original by at most 2 ** -21 of the largest value of W and
+        W + scale * A B; what was not adapted keeps its bits. The bits of adapted kernels, and those
+        of half precision, come back only from a copy.
         """
         back = functools.partial(self._unchanged, norms)
         return self._map(merged, adapters, back)

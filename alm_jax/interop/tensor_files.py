@@ -32,7 +32,7 @@ class TensorFiles(Mapping):
     """Their tensors by name, read-only views of the mapped files: nothing is copied or kept.
 
     Shapes and dtypes are known from the headers, which the library checks against the file before
-    anything is mapped.
+    anything is mapped. A file may be replaced meanwhile, but not written into.
     """
 
     def __init__(self, path: str | os.PathLike):

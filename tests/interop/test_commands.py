@@ -1,5 +1,6 @@
 """python -m alm_jax.interop on small checkpoints of every kind."""
 
+import dataclasses
 import os
 import pathlib
 import shutil
@@ -100,7 +101,7 @@ def test_inspect_a_gguf_a_run_and_a_saved_model(folders, tiny_run, saved_model):
 
 
 def test_diff_finds_the_first_divergence(folders):
-    assert compared(folders / 'whole', folders / 'shards').equal
+    assert compared(folders / 'whole', folders / 'shards', run=False).equal
     report = compared(folders / 'whole', folders / 'changed')
     assert [one.name for one in report.tensors if one.exceeds(0)] == ['layers/1/mlp/up/kernel']
     assert max(one.largest for one in report.tensors) == pytest.approx(0.125, rel=1e-6)
@@ -109,7 +110,7 @@ def test_diff_finds_the_first_divergence(folders):
     )
     assert report.first.name == 'hidden/1'
     assert not report.equal
-    assert compared(folders / 'whole', folders / 'changed', tolerance=1.0).equal
+    assert dataclasses.replace(report, tolerance=1.0).equal
 
 
 def test_diff_of_shapes_dtypes_and_nan():
@@ -129,7 +130,7 @@ def test_diff_of_a_run(tiny_run):
     assert report.first.name.startswith('audio/')
     assert {'audio_embedding', 'text_embedding'} <= {one.name for one in report.intermediates}
     assert any(one.name.startswith('text/hidden/') for one in report.intermediates)
-    assert compared(tiny_run, tiny_run / 'checkpoints' / '2').equal
+    assert compared(tiny_run, tiny_run / 'checkpoints' / '2', run=False).equal
 
 
 def test_convert_a_gguf(folders, tmp_path):
@@ -161,9 +162,9 @@ def test_convert_yamnet(saved_model, tmp_path, recordings):
     for name, array in theirs.items():
         np.testing.assert_array_equal(ours[name], array, err_msg=name)
     noise = np.random.default_rng(0).normal(0, 0.1, 20_000)
-    two = model.encode([noise, noise[:16_000]], sampling_rate=16_000)
-    one = model.encode(noise[:16_000], sampling_rate=16_000)
-    assert np.abs(two['pooled'][1] - one['pooled'][0]).max() <= 1e-5
+    outputs = model.encode([noise, noise[:15_600]], sampling_rate=16_000)
+    assert outputs['logits'].shape == (2, 2, 521)
+    assert outputs['frame_mask'].tolist() == [[True, True], [True, False]]
     parity.check_round_trip(model, tmp_path / 'again')
 
 

@@ -12,6 +12,7 @@ import tokenizers
 import torch
 import transformers
 
+import alm_jax
 from alm_jax.config import ConfigError
 from alm_jax.interop import convert, ctranslate2_folder, diff, inspection, sources
 from alm_jax.interop.ctranslate2 import read_variables
@@ -173,7 +174,7 @@ def test_a_converted_model_says_what_the_original_says(folder, reference, tmp_pa
     assert (made / 'model.safetensors').stat().st_mtime_ns == first
 
 
-def test_inspect_and_convert(folder, tmp_path):
+def test_inspect_convert_and_load(folder, tmp_path, monkeypatch):
     text = inspection.table(sources.open_source(folder))
     assert 'kind       CTranslate2 folder' in text
     assert 'family     Whisper' in text
@@ -189,6 +190,8 @@ def test_inspect_and_convert(folder, tmp_path):
     )
     assert not any(one.largest for one in report.tensors)
     assert not report.only_a + report.only_b
+    monkeypatch.setenv('ALM_JAX_DATA', str(tmp_path / 'data'))
+    assert alm_jax.load(folder).config['model_type'] == 'whisper'
 
 
 @pytest.mark.parametrize('version', [2, 3, 4, 6])
