@@ -24,6 +24,25 @@ from ml_collections import ConfigDict, config_flags
 OPEN = frozenset({'model.audio', 'model.text', 'init_from', 'mesh', 'evals', 'data.train'})
 
 
+# (regex, spec), see alm_jax.training.param_sharding. One table for all families, whose layers share
+# their names: columns of the first product of a pair and rows of the second go over 'tensor', the
+# other dimension over 'fsdp', and vocabularies, whose sizes divide by little, over their features.
+PARAM_RULES = (
+    (r'attn/(query|key|value)/kernel$', ('fsdp', 'tensor')),
+    (r'attn/out/kernel$', ('tensor', 'fsdp')),
+    (r'mlp\w*/(up|gate)/kernel$', ('fsdp', 'tensor')),
+    (r'mlp\w*/down/kernel$', ('tensor', 'fsdp')),
+    (r'(word|token)_embedding/embedding$', (None, 'fsdp')),
+)
+# name of an axis of activations -> mesh axes, see alm_jax.models.layers.placement
+ACTIVATION_RULES = (
+    ('batch', ('data', 'fsdp')),
+    ('length', 'sequence'),
+    ('heads', 'tensor'),
+    ('mlp', 'tensor'),
+)
+
+
 class ConfigError(ValueError):
     """A mistake the user can mend. Binaries print it without a traceback and exit with code 2."""
 
@@ -36,7 +55,12 @@ def base() -> ConfigDict:
     config.steps = 1000  # updates
     config.batch_size = 64  # rows a step over all devices and hosts
     config.compute_dtype = 'float32'  # or 'bfloat16'; parameters are float32 unless frozen
-    config.mesh = ConfigDict({'data': -1})  # axis -> size; one may be -1
+    # axis -> size; one may be -1, one left out is 1. dcn is the number of slices data goes across.
+    config.mesh = ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1, 'sequence': 1, 'dcn': 1})
+    config.sharding = ConfigDict()
+    config.sharding.params = PARAM_RULES  # first match wins; no match is a copy on every device
+    config.sharding.activations = ACTIVATION_RULES
+    config.remat = 'none'  # 'block', 'dots': what towers recompute in the backward pass
     config.log_every = 10  # steps
 
     config.data = ConfigDict()
@@ -100,6 +124,8 @@ def base() -> ConfigDict:
     config.task = ConfigDict()
     config.task.name = 'contrastive'
     config.task.objective = 'infonce'  # or 'multi_positive', 'sigmoid'
+    config.task.form = 'dense'  # or 'chunked', 'ring': without the batch x batch matrix
+    config.task.chunk = 1024  # rows of a block of those forms
 
     config.init_from = ConfigDict()  # part of the model -> 'packaged:NAME' or a checkpoint path
     config.resume = ''  # a checkpoint or workdir to continue when this workdir has none

@@ -37,6 +37,7 @@ from alm_jax.training import (
     metrics,
     optimizer,
     param_names,
+    param_sharding,
     sharding,
     state,
     step,
@@ -80,11 +81,12 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
     shapes = jax.eval_shape(init)[0]
     train_what_starts_from_scratch(config, found, param_names.flatten_canonical(shapes))
     adamw = optimizer.make_optimizer(config, shapes)
-    everywhere = sharding.replicated(mesh)
+    planned = state.abstract(init, adamw)
+    placement = param_sharding.of_state(planned, mesh, config.sharding.params)
     if found:
-        start = checkpoint.restore(found, state.abstract(init, adamw, everywhere))
+        start = checkpoint.restore(found, param_sharding.abstract(planned, placement))
     else:
-        params, extra = jax.jit(init, out_shardings=everywhere)()
+        params, extra = jax.jit(init, out_shardings=(placement.params, placement.extra))()
         params, extra, told = init_from.initialise(
             params,
             extra,
@@ -93,7 +95,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
             embed_text=task.predictors.embed_text,
         )
         say(str(told))
-        create = jax.jit(lambda p, e: state.create(p, e, adamw), out_shardings=everywhere)
+        create = jax.jit(lambda p, e: state.create(p, e, adamw), out_shardings=placement)
         start = create(params, extra)
         del params, extra
     say(f'state: {found or "init_from" * bool(config.init_from) or "scratch"}')
@@ -103,8 +105,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
     say(f'parameters: {counts[True]:,} trained, {counts[False]:,} frozen')
 
     # ------------------------------------------------------------------ a workdir that stands alone
-    write_run_files(workdir, config, task)
-    jitted = step.make_train_step(task, adamw, seed=config.seed, mesh=mesh)
+    write_run_files(workdir, config, task, param_sharding.table(planned, placement))
+    jitted = step.make_train_step(task, adamw, seed=config.seed, mesh=mesh, placement=placement)
     train_step = step.compile_shapes(jitted, start, specs, mesh)
     say(f'compiled for {len(specs)} kind(s) of batch')
     first_step, data_step = int(start.step), int(start.data_step)
@@ -261,11 +263,12 @@ def make_workdir(workdir: str) -> pathlib.Path:
     return path
 
 
-def write_run_files(workdir: pathlib.Path, config: ConfigDict, task: Any) -> None:
-    """config.json, env.json and the tokenizer: what ``alm_jax.load`` and a reader need."""
+def write_run_files(workdir: pathlib.Path, config: ConfigDict, task: Any, table: str) -> None:
+    """config.json, env.json, sharding.txt, tokenizer: what ``alm_jax.load`` and a reader need."""
     if jax.process_index():
         return
     (workdir / 'config.json').write_text(config_lib.to_json(config))
+    (workdir / 'sharding.txt').write_text(table)
     packages = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'soxr', 'soundfile')
     environment = {
         'python': platform.python_version(),

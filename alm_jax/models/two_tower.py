@@ -134,13 +134,16 @@ def _ceiling_backward(above, gradient):
 ceiling.defvjp(lambda x, maximum: (jnp.minimum(x, maximum), x >= maximum), _ceiling_backward)
 
 
-def build_two_tower(config_model: Mapping[str, Any], dtype: DTypeLike = jnp.float32) -> TwoTower:
+def build_two_tower(
+    config_model: Mapping[str, Any], dtype: DTypeLike = jnp.float32, remat: str = 'none'
+) -> TwoTower:
     """The model that ``config.model`` describes.
 
     Args:
       config_model: keys audio and text ({'name': encoder, **its attributes}), embed_dim,
         projection, dropout; 'family' is ignored.
       dtype: compute dtype.
+      remat: of the encoders that have one (see ``transformer_stack``) and do not set their own.
 
     Raises:
       ConfigError: for an unknown encoder or option, naming the nearest valid one.
@@ -150,6 +153,8 @@ def build_two_tower(config_model: Mapping[str, Any], dtype: DTypeLike = jnp.floa
         options = dict(config_model[part])
         where = f'model.{part}'
         kind = config_lib.choose(table, options.get('name', ''), where=f'{where}.name')
+        if hasattr(kind, 'remat'):
+            options.setdefault('remat', remat)
         return config_lib.call_with(kind, options, where=where, dtype=dtype)
 
     heads = {key: config_model[key] for key in ('embed_dim', 'projection', 'dropout')}

@@ -12,11 +12,12 @@ from ml_collections import ConfigDict
 from alm_jax.audio import augment, presets, windows
 from alm_jax.audio.log_mel_device import log_mel_device
 from alm_jax.config import ConfigError, choose
+from alm_jax.models.layers.placement import activation_axes
 from alm_jax.models.two_tower import build_two_tower
-from alm_jax.objectives import contrastive
+from alm_jax.objectives import blockwise, contrastive
 from alm_jax.tasks.predictors import Predictors
 from alm_jax.text.tokenizer import Tokenizer
-from alm_jax.training.sharding import DATA
+from alm_jax.training import param_sharding, sharding
 
 MODELS = {'two_tower': build_two_tower}
 OBJECTIVES = {
@@ -24,6 +25,17 @@ OBJECTIVES = {
     'multi_positive': lambda out, batch: contrastive.multi_positive(*_pair(out), *_groups(batch)),
     'sigmoid': lambda out, batch: contrastive.sigmoid(
         *_pair(out), out['logit_bias'], *_groups(batch)
+    ),
+}
+BLOCKWISE = {
+    'infonce': lambda out, batch, **form: blockwise.multi_positive(
+        *_pair(out), *_groups_of_rows(out), **form
+    ),
+    'multi_positive': lambda out, batch, **form: blockwise.multi_positive(
+        *_pair(out), *_groups(batch), **form
+    ),
+    'sigmoid': lambda out, batch, **form: blockwise.sigmoid(
+        *_pair(out), out['logit_bias'], *_groups(batch), **form
     ),
 }
 
@@ -63,12 +75,14 @@ class ContrastiveTask:
                     f'config.data.{key} makes batches that the contrastive task does not read.'
                 )
         build = choose(MODELS, config.model.family, where='model.family')
-        self.model = build(config.model, dtype=jnp.dtype(config.compute_dtype))
-        self._objective = choose(OBJECTIVES, config.task.objective, where='task.objective')
+        self.model = build(config.model, dtype=jnp.dtype(config.compute_dtype), remat=config.remat)
+        self._objective = _objective(config, mesh)
         self._augment = _checked_augment(config)
         self._config = config
         self._tokenizer = tokenizer
         self._mesh = mesh
+        rules = config.sharding.activations
+        self._axes = {} if mesh is None else param_sharding.logical_axes(rules, mesh)
 
     def init(self, rng: jax.Array, batch_spec: Mapping[str, Any]) -> tuple[Any, Any]:
         """(params, extra) drawn from ``rng``; ``batch_spec`` gives the text length."""
@@ -104,15 +118,16 @@ class ContrastiveTask:
             freq_masks=self._augment.freq_masks,
             freq_mask_bins=self._augment.freq_mask_bins,
         )
-        out = self.model.apply(
-            {'params': params, **extra},
-            mel,
-            num_frames,
-            batch['token_ids'],
-            batch['token_mask'],
-            train=True,
-            rngs={'dropout': dropout_rng},
-        )
+        with activation_axes(self._mesh, self._axes):
+            out = self.model.apply(
+                {'params': params, **extra},
+                mel,
+                num_frames,
+                batch['token_ids'],
+                batch['token_mask'],
+                train=True,
+                rngs={'dropout': dropout_rng},
+            )
         metrics = {name: out[name] for name in ('logit_scale', 'logit_bias')}
         return self._objective(out, batch), (metrics, extra)
 
@@ -156,7 +171,7 @@ class ContrastiveTask:
         log_mel = functools.partial(log_mel_device, front_end=self.front_end)
         if self._mesh is None:
             return log_mel(x_bn)
-        rows = PartitionSpec(DATA)
+        rows = PartitionSpec(sharding.batch_axes(self._mesh))
         return jax.shard_map(log_mel, mesh=self._mesh, in_specs=rows, out_specs=rows)(x_bn)
 
     def _embed_windows(self, params, extra, pcm, num_samples):
@@ -180,6 +195,30 @@ def _pair(out):
 
 def _groups(batch):
     return batch['audio_group'], batch['text_group']
+
+
+def _groups_of_rows(out):
+    """Every pair a group of its own."""
+    rows = jnp.arange(len(out['audio_embedding']), dtype=jnp.int32)
+    return rows, rows
+
+
+def _objective(config: ConfigDict, mesh: Mesh | None):
+    """(out, batch) -> scalar, in the form that ``config.task.form`` names."""
+    name, form, chunk = config.task.objective, config.task.form, config.task.chunk
+    dense = choose(OBJECTIVES, name, where='task.objective')
+    forms = {'dense': dense}
+    for blocks in blockwise.FORMS:
+        forms[blocks] = functools.partial(
+            BLOCKWISE[name],
+            form=blocks,
+            chunk=chunk,
+            mesh=mesh,
+            axes=sharding.BATCH if mesh is None else sharding.batch_axes(mesh),
+        )
+    if chunk < 1:
+        raise ConfigError(f'config.task.chunk is {chunk}; it must be at least 1.')
+    return choose(forms, form, where='task.form')
 
 
 def _checked_augment(config: ConfigDict) -> ConfigDict:

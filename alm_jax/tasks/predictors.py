@@ -19,7 +19,7 @@ from alm_jax.audio.decode import to_pcm16
 from alm_jax.audio.resample import resample
 from alm_jax.audio.windows import windows
 from alm_jax.text.tokenizer import Tokenizer
-from alm_jax.training.sharding import DATA
+from alm_jax.training import sharding
 
 ROWS = 32  # of a batch, on each device
 
@@ -35,7 +35,7 @@ class Predictors:
       sampling_rate: Hz; clips of other rates are resampled.
       window_samples: samples of an evaluation window.
       front_end_sha256: names the log-mel constants, the window and the policy for long clips.
-      mesh: whose 'data' axis shares the rows; None is one device.
+      mesh: whose axes 'data' and 'fsdp' share the rows; None is one device.
     """
 
     embed_windows: Callable[..., jax.Array]
@@ -111,7 +111,7 @@ class Predictors:
         """``embed``, each device on its own ``ROWS`` rows."""
         if self.mesh is None:
             return jax.jit(embed)
-        whole, rows = PartitionSpec(), PartitionSpec(DATA)
+        whole, rows = PartitionSpec(), PartitionSpec(sharding.batch_axes(self.mesh))
         return jax.jit(
             jax.shard_map(
                 embed, mesh=self.mesh, in_specs=(whole, whole, rows, rows), out_specs=rows
@@ -122,9 +122,9 @@ class Predictors:
         self, program: Callable[..., jax.Array], params: Any, extra: Any, items: Iterator
     ) -> Iterator[tuple[int, np.ndarray]]:
         """(owner, embedding [d]) of every item (owner, array, array), in order."""
-        where = self.mesh and jax.sharding.NamedSharding(self.mesh, PartitionSpec())
+        where = self.mesh and sharding.replicated(self.mesh)
         params, extra = jax.device_put((params, extra), where)  # once, not with every batch
-        rows = ROWS * (self.mesh.shape[DATA] if self.mesh else 1)
+        rows = ROWS * (sharding.batch_devices(self.mesh) if self.mesh else 1)
         while batch := list(itertools.islice(items, rows)):
             owners, *columns = zip(*batch)
             arrays = [_padded(np.stack(column), rows) for column in columns]

@@ -1,60 +1,92 @@
-"""The device mesh and where arrays live on it: batches split over 'data', parameters replicated."""
+"""The device mesh and the batches on it: rows split over 'data' and 'fsdp'.
+
+The mesh always has the four axes of ``AXES``, those that a config leaves out with size 1. Devices
+of 'data' hold copies of the parameters, those of 'fsdp' share them (ZeRO-3, Rajbhandari et al.
+2020, https://arxiv.org/abs/1910.02054), those of 'tensor' share each product (Shoeybi et al. 2019,
+https://arxiv.org/abs/1909.08053) and those of 'sequence' share the positions of a row. What lies
+where is in ``param_sharding``.
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.experimental import mesh_utils
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
-from alm_jax.config import ConfigError
+from alm_jax.config import ConfigError, did_you_mean
 
-DATA = 'data'
+AXES = ('data', 'fsdp', 'tensor', 'sequence')
+BATCH = ('data', 'fsdp')
+DCN = 'dcn'
 
 
-def make_mesh(axes: Mapping[str, int]) -> Mesh:
-    """A mesh over all devices of all processes.
+def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh of the axes ``AXES`` over all devices of all processes.
 
     Args:
-      axes: axis name -> size, such as ``{'data': -1}``; one size may be -1, which takes the rest.
+      axes: ``config.mesh``: axis name -> size, such as ``{'data': -1, 'fsdp': 4}``; one size may be
+        -1, which takes the rest, and 'data' is -1 when no size is. 'dcn', if there, is the number
+        of slices (or, where devices have none, of processes) that 'data' goes across, so that only
+        its traffic crosses the slower network; it divides the size of 'data'.
+      devices: real ones or those of a topology; None is ``jax.devices()``.
 
     Raises:
-      ConfigError: there is no 'data' axis, or the sizes do not multiply to the device count.
+      ConfigError: an unknown axis, or sizes that do not fit the devices.
     """
-    names, sizes = tuple(axes), [int(size) for size in axes.values()]
-    devices = jax.device_count()
-    if DATA not in names:
-        raise ConfigError(f'config.mesh is {dict(axes)}; it needs an axis {DATA!r}.')
-    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in sizes):
-        raise ConfigError(f'config.mesh is {dict(axes)}; sizes are positive, at most one is -1.')
-    known = math.prod(size for size in sizes if size != -1)
-    if devices % known or (-1 not in sizes and known != devices):
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = _sizes(axes, len(devices))
+    slices = int(dict(axes).get(DCN, 1))
+    if slices == 1 and len(_granules(devices, 'slice_index')) == 1:
+        return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=devices)
+    by_process = _slices_are_processes(slices, devices)
+    if sizes[0] % slices:
         raise ConfigError(
-            f'config.mesh is {dict(axes)}, which does not fit {devices} devices. Use data=-1; to '
-            f'try a mesh on a CPU, set XLA_FLAGS=--xla_force_host_platform_device_count={known}.'
+            f'config.mesh is {dict(axes)}: {DCN} = {slices} does not divide data = {sizes[0]}. '
+            f'Make data a multiple of {slices}.'
         )
-    sizes = [devices // known if size == -1 else size for size in sizes]
-    return jax.make_mesh(tuple(sizes), names, axis_types=(AxisType.Auto,) * len(sizes))
+    placed = mesh_utils.create_hybrid_device_mesh(
+        (sizes[0] // slices, *sizes[1:]),
+        (slices, 1, 1, 1),
+        devices,
+        process_is_granule=by_process,
+        allow_split_physical_axes=True,
+    )
+    return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_axes(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
+    """The axes of ``mesh`` that share the rows of a batch."""
+    return tuple(axis for axis in BATCH if axis in mesh.shape)
+
+
+def batch_devices(mesh: Mesh | AbstractMesh) -> int:
+    """Into how many parts the rows of a batch go."""
+    return math.prod(mesh.shape[axis] for axis in batch_axes(mesh))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """The sharding of parameters, optimizer state and scalars."""
+    """The sharding of scalars and of what every device holds whole."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """The sharding of batch arrays: leading axis over 'data'."""
-    return NamedSharding(mesh, PartitionSpec(DATA))
+    """The sharding of batch arrays: leading axis over 'data' and 'fsdp'."""
+    return NamedSharding(mesh, PartitionSpec(batch_axes(mesh)))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh) -> None:
+def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
     """Raises ConfigError unless ``batch_size`` rows divide evenly over devices and processes."""
-    unit = math.lcm(mesh.shape[DATA], jax.process_count())
+    parts = batch_devices(mesh)
+    unit = math.lcm(parts, jax.process_count())
     if batch_size % unit:
         nearest = max(unit, round(batch_size / unit) * unit)
+        axes = ' x '.join(f'{axis} {mesh.shape[axis]}' for axis in batch_axes(mesh))
         raise ConfigError(
-            f'config.batch_size is {batch_size}, which does not divide over {mesh.shape[DATA]} '
-            f'devices of the {DATA!r} axis. Use a multiple of {unit}, such as {nearest}.'
+            f'config.batch_size is {batch_size}, which does not divide over {parts} devices '
+            f'({axes}). Use a multiple of {unit}, such as {nearest}.'
         )
 
 
@@ -66,7 +98,7 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
         b / n rows of the global batch of b.
 
     Raises:
-      ConfigError: the global rows do not divide over the 'data' axis.
+      ConfigError: the global rows do not divide over the mesh.
     """
     for value in batch.values():
         check_batch_size(value.shape[0] * jax.process_count(), mesh)
@@ -75,3 +107,44 @@ def put_batch(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Arra
         name: jax.make_array_from_process_local_data(sharding, np.asarray(value))
         for name, value in batch.items()
     }
+
+
+def _sizes(axes: Mapping[str, int], devices: int) -> tuple[int, ...]:
+    """The size of every axis of ``AXES``."""
+    axes = {axis: int(size) for axis, size in dict(axes).items()}
+    for axis in axes:
+        if axis not in (*AXES, DCN):
+            hint = did_you_mean(axis, [*AXES, DCN])
+            raise ConfigError(f'config.mesh is {axes}: {axis!r} is no axis. {hint}')
+    sizes = [axes.get(axis, 1) for axis in AXES]
+    if 'data' not in axes and -1 not in sizes:
+        sizes[0] = -1
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in (*sizes, axes.get(DCN, 1))):
+        raise ConfigError(f'config.mesh is {axes}; sizes are positive, at most one is -1.')
+    known = math.prod(size for size in sizes if size != -1)
+    if devices % known or (-1 not in sizes and known != devices):
+        raise ConfigError(
+            f'config.mesh is {axes}, which does not fit {devices} devices. Use data=-1 and other '
+            f'sizes whose product divides {devices}; to try a mesh on a CPU, set '
+            f'XLA_FLAGS=--xla_force_host_platform_device_count={known}.'
+        )
+    return tuple(devices // known if size == -1 else size for size in sizes)
+
+
+def _slices_are_processes(slices: int, devices: Sequence[Any]) -> bool:
+    """Whether processes stand for slices. Raises ConfigError when there are not ``slices``."""
+    found = len(_granules(devices, 'slice_index'))
+    if found == slices:
+        return False
+    processes = len(_granules(devices, 'process_index'))
+    if found == 1 and processes == slices:
+        return True
+    possible = sorted({1, processes}) if found == 1 else [found]
+    raise ConfigError(
+        f'config.mesh.{DCN} is {slices}, but the devices are {found} slice(s) and {processes} '
+        f'process(es). Use {DCN}={" or ".join(map(str, possible))}.'
+    )
+
+
+def _granules(devices: Sequence[Any], attribute: str) -> set[int]:
+    return {getattr(device, attribute, 0) for device in devices}

@@ -42,12 +42,15 @@ def create(params: Any, extra: Any, optimizer: Optimizer) -> TrainState:
 
 
 def abstract(
-    init: Callable[[], tuple[Any, Any]], optimizer: Optimizer, sharding: jax.sharding.Sharding
+    init: Callable[[], tuple[Any, Any]],
+    optimizer: Optimizer,
+    sharding: jax.sharding.Sharding | None = None,
 ) -> TrainState:
-    """The shapes, dtypes and sharding of the state, with nothing computed: what a restore fills.
+    """The shapes and dtypes of the state, with nothing computed.
 
     Args:
       init: gives (params, extra), such as ``lambda: task.init(rng, batch_spec)``.
+      sharding: of all leaves; where they differ see ``param_sharding``.
     """
     shapes = jax.eval_shape(lambda: create(*init(), optimizer))
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), shapes)

@@ -14,7 +14,9 @@ from alm_jax.training.state import TrainState
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
-def make_train_step(task: Any, optimizer: Optimizer, *, seed: int, mesh: Mesh) -> TrainStep:
+def make_train_step(
+    task: Any, optimizer: Optimizer, *, seed: int, mesh: Mesh, placement: Any = None
+) -> TrainStep:
     """The jitted step; the state it is given is donated, so its buffers are gone afterwards.
 
     Args:
@@ -22,6 +24,7 @@ def make_train_step(task: Any, optimizer: Optimizer, *, seed: int, mesh: Mesh) -
         ``after_update(params, extra, step) -> extra``.
       seed: of dropout and augmentation; the rng of a step is ``fold_in(key(seed), data_step)``, so
         it is the same on any number of devices and after a restart.
+      placement: of the state, from ``param_sharding.of_state``; None is a copy on every device.
 
     Returns:
       ``(state, batch) -> (state, metrics)``. Metrics are scalars: the task's own, 'loss',
@@ -56,11 +59,12 @@ def make_train_step(task: Any, optimizer: Optimizer, *, seed: int, mesh: Mesh) -
         return new_state, metrics
 
     everywhere = sharding.replicated(mesh)
+    placement = everywhere if placement is None else placement
     return jax.jit(
         train_step,
         donate_argnums=0,
-        in_shardings=(everywhere, sharding.batch_sharding(mesh)),
-        out_shardings=everywhere,
+        in_shardings=(placement, sharding.batch_sharding(mesh)),
+        out_shardings=(placement, everywhere),
     )
 
 

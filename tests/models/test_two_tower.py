@@ -115,3 +115,10 @@ def test_bfloat16_model_gives_float32_unit_vectors():
 def test_misspelt_keys_name_the_nearest(changes, message):
     with pytest.raises(config_lib.ConfigError, match=message):
         build_two_tower(_config(**changes))
+
+
+def test_remat_reaches_the_towers_that_have_it_and_set_none():
+    model = build_two_tower(_config(audio={'name': 'yamnet'}), remat='dots')
+    assert model.text.remat == 'dots'
+    own = {'name': 'bert', 'variant': 'mu', 'remat': 'block'}
+    assert build_two_tower(_config(text=own), remat='dots').text.remat == 'block'

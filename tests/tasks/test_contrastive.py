@@ -97,6 +97,8 @@ def test_bf16_computes_close_to_f32(plain, plain_loss):
     [
         ({'task__name': 'contrastiv'}, "Did you mean 'contrastive'"),
         ({'task__objective': 'infonse'}, "Did you mean 'infonce'"),
+        ({'task__form': 'rings'}, "Did you mean 'ring'"),
+        ({'task__chunk': 0}, 'chunk is 0; it must be at least 1'),
         ({'front_end__preset': 'whisper80'}, "Did you mean 'whisper_80'"),
         ({'front_end__seconds': 0.01}, 'must hold 400 samples'),
         ({'front_end__on': 'hosts'}, "'device' or 'host'"),
@@ -112,3 +114,17 @@ def test_mistakes_are_named(changes, message):
 def test_a_packaged_tokenizer_must_have_been_fetched():
     with pytest.raises(ConfigError, match='fetched tokenizer'):
         _ = build_task(_plain_config(text__tokenizer='packaged:minilm')).predictors
+
+
+@pytest.mark.parametrize('objective', ['infonce', 'multi_positive', 'sigmoid'])
+def test_every_form_of_an_objective_is_the_dense_one(objective):
+    config = small_run.make_config()
+    config.task.objective, config.task.chunk = objective, 3
+    rng = np.random.default_rng(0)
+    audio, text = rng.normal(size=(2, 8, 4)).astype(np.float32)
+    out = {'audio_embedding': audio, 'text_embedding': text, 'logit_scale': 2.0, 'logit_bias': -1.0}
+    batch = {'audio_group': np.arange(8) // 2, 'text_group': np.arange(8) % 5}
+    values = []
+    for config.task.form in ('dense', 'chunked', 'ring'):
+        values.append(build_task(config)._objective(out, batch))
+    np.testing.assert_allclose(values, values[0], rtol=1e-6)

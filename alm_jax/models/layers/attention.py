@@ -10,6 +10,7 @@ from jax.typing import DTypeLike
 from alm_jax.models.layers import kv_cache, rotary
 from alm_jax.models.layers.dense import Dense, LowRank
 from alm_jax.models.layers.norm import RmsNorm
+from alm_jax.models.layers.placement import placed
 from alm_jax.models.layers.relative_bias import BiasGate
 
 PROJECTIONS = ('query', 'key', 'value', 'out')
@@ -97,7 +98,9 @@ class MultiHeadAttention(nn.Module):
         def heads(name, x, count):
             bias = name in self.biases
             y = Dense(count * size, bias, self.dtype, lora=self._lora(name), name=name)(x)
-            return y.reshape(*x.shape[:2], count, size)
+            y = y.reshape(*x.shape[:2], count, size)
+            # Every query needs all keys and values, so only queries stay split along the positions.
+            return placed(y, 'batch', 'length' if name == 'query' else None, 'heads', None)
 
         def positioned(name, x, count):
             if self.rope_input:

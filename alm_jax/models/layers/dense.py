@@ -6,6 +6,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from alm_jax.models.layers.placement import placed
+
 
 @dataclasses.dataclass(frozen=True)
 class LowRank:
@@ -75,4 +77,6 @@ class Embedding(nn.Module):
     @nn.compact
     def __call__(self):
         """The whole table; index it."""
-        return self.param('embedding', self.embedding_init, (self.rows, self.features))
+        table = self.param('embedding', self.embedding_init, (self.rows, self.features))
+        # Looked up in pieces, it would give rows of which each device has a part of the features.
+        return placed(table, None, None)

@@ -14,9 +14,18 @@ from alm_jax import config as config_lib
 from alm_jax.models.layers.attention import MultiHeadAttention
 from alm_jax.models.layers.dense import Dense
 from alm_jax.models.layers.norm import LayerNorm, RmsNorm
+from alm_jax.models.layers.placement import placed
 
-REMAT = {'none': lambda block: block, 'block': lambda block: nn.remat(block, prevent_cse=False)}
-
+# A scan keeps common subexpressions apart by itself, hence prevent_cse=False.
+REMAT = {
+    'none': lambda block: block,
+    'block': functools.partial(nn.remat, prevent_cse=False),
+    'dots': functools.partial(
+        nn.remat,
+        prevent_cse=False,
+        policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    ),
+}
 
 ACTIVATIONS = {
     'gelu': functools.partial(jax.nn.gelu, approximate=False),
@@ -56,6 +65,8 @@ class Mlp(nn.Module):
         activation = ACTIVATIONS[self.activation]
         y = dense(self.width, 'up')(x)
         y = activation(dense(self.width, 'gate')(x)) * y if self.gated else activation(y)
+        if y.ndim == 3:
+            y = placed(y, 'batch', 'length', 'mlp')
         return dense(x.shape[-1], 'down')(y)
 
 
@@ -152,6 +163,7 @@ class TransformerBlock(nn.Module):
             return x + drop(y)
 
         made = {}
+        x_btd = placed(x_btd, 'batch', 'length', None)
 
         def attention(name, **options):
             options = {**self.attention, **options}
@@ -210,7 +222,8 @@ def transformer_stack(
 
     Args:
       depth: number of blocks.
-      remat: 'none' keeps activations, 'block' keeps block inputs and recomputes the rest.
+      remat: 'none' keeps activations, 'block' keeps block inputs and recomputes the rest, 'dots'
+        keeps also what products with parameters give, and recomputes the cheap rest.
       kind: of block: (x_btd, *inputs) -> (x_btd, what is stacked over the layers).
       in_axes: as nn.scan has it; all inputs are shared by default. CACHED is for calls with all of
         TransformerBlock's inputs, whose last is the cache's (index, layers).

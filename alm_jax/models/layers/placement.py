@@ -1,0 +1,53 @@
+"""Named axes of activations, for whoever knows a mesh: models name them and know no device.
+
+``with activation_axes(mesh, {'batch': ('data', 'fsdp'), 'heads': ('tensor',)}):`` around the
+tracing of a model makes ``placed(x, 'batch', None, 'heads', None)`` tell the partitioner where x is
+split. Without it ``placed`` gives x back.
+"""
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Iterator, Mapping
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_current: contextvars.ContextVar[tuple[Mesh, Mapping[str, tuple[str, ...]]] | None] = (
+    contextvars.ContextVar('activation_axes', default=None)
+)
+
+
+@contextlib.contextmanager
+def activation_axes(mesh: Mesh | None, axes: Mapping[str, tuple[str, ...]]) -> Iterator[None]:
+    """Has an effect while models are traced, on meshes of several devices.
+
+    Args:
+      mesh: of the arrays; None is one device.
+      axes: name -> mesh axes, such as ``{'mlp': ('tensor',)}``; other names are not split.
+    """
+    token = _current.set(None if mesh is None or mesh.size == 1 else (mesh, axes))
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+def placed(x: jax.Array, *names: str | None) -> jax.Array:
+    """``x``, split along the mesh axes of its named dimensions; values stay as they are.
+
+    Args:
+      x: of any shape.
+      *names: 'batch', 'length', 'heads', 'mlp' or None for each dimension. One whose size does
+        not divide over its axes, such as an odd number of positions, stays whole.
+    """
+    current = _current.get()
+    if current is None:
+        return x
+    mesh, axes = current
+    spec = []
+    for name, size in zip(names, x.shape, strict=True):
+        own = axes.get(name, ()) if name else ()
+        parts = math.prod(mesh.shape[axis] for axis in own)
+        spec.append(own if own and size % parts == 0 else None)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec)))
