@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO
 
-NESTED = ('state_dict', 'model_state_dict', 'model')
+NESTED = ('state_dict', 'model_state_dict', 'best_state', 'model', 'module')
 CONFIGS = ('cfg', 'config', 'hparams', 'hyper_parameters', 'args')
 ALIGNMENT = 8
 # torch's dtype -> the format's word.
@@ -110,7 +110,7 @@ def named_tensors(loaded: Any) -> dict[str, Any]:
     """Name -> tensor of a state_dict, however deep it lies; 'module.' is taken off.
 
     A state_dict is a mapping of names to tensors; the one under the first of NESTED counts, else
-    the mapping itself.
+    the mapping itself. Raises Unreadable for a tensor of a type that safetensors has not.
     """
     while isinstance(loaded, Mapping):
         inner = next((loaded[key] for key in NESTED if isinstance(loaded.get(key), Mapping)), None)
@@ -119,7 +119,10 @@ def named_tensors(loaded: Any) -> dict[str, Any]:
         loaded = inner
     if not isinstance(loaded, Mapping):
         return {}
-    tensors = {str(k): v for k, v in loaded.items() if str(getattr(v, 'dtype', '')) in DTYPES}
+    tensors = {str(key): value for key, value in loaded.items() if hasattr(value, 'element_size')}
+    for name, tensor in tensors.items():
+        if str(tensor.dtype) not in DTYPES:
+            raise Unreadable(f'{name} is {tensor.dtype}, which is not written.')
     while tensors and all(name.startswith('module.') for name in tensors):
         tensors = {name.removeprefix('module.'): tensor for name, tensor in tensors.items()}
     return tensors

@@ -141,7 +141,7 @@ def _named(path: str, outputs: Any) -> Iterator[tuple[str, jax.Array]]:
             yield from _named(f'{path}/{key}' if path else str(key), value)
     elif isinstance(outputs, tuple | list):
         for i, value in enumerate(outputs):
-            yield from _named(f'{path}/{i}' if path and i else path or str(i), value)
+            yield from _named(f'{path}/{i}' if path else str(i), value)
     elif isinstance(outputs, jax.Array) and outputs.dtype != bool:
         yield path or 'output', outputs
 

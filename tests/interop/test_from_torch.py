@@ -75,6 +75,7 @@ def test_settings_and_old_files(tmp_path):
 def test_mistakes_are_one_line(tmp_path, capsys):
     torch.save({'hook': os.getcwd, 'state_dict': STATE}, tmp_path / 'code.pt')
     torch.save({'epoch': 3}, tmp_path / 'none.pt')
+    torch.save({'fft': torch.zeros(2, dtype=torch.complex64)}, tmp_path / 'complex.pt')
     torch.save(STATE, tmp_path / 'x.pt')
     (tmp_path / 'torn.pt').write_bytes((tmp_path / 'x.pt').read_bytes()[:500])
     (tmp_path / 'full').mkdir()
@@ -82,6 +83,7 @@ def test_mistakes_are_one_line(tmp_path, capsys):
     cases = {
         ('code.pt', 'y'): 'weights_only=True',
         ('none.pt', 'y'): 'holds no tensors, only a mapping of epoch',
+        ('complex.pt', 'y'): 'fft is torch.complex64, which is not written',
         ('torn.pt', 'y'): 'torn.pt is not read by torch',
         ('nothing.pt', 'y'): 'nothing.pt does not exist',
         ('x.pt', 'full'): 'full is not an empty folder',
