@@ -1,6 +1,4 @@
-"""The Conformer's depthwise convolution, its relative scores, and the gradients of its block."""
-
-import functools
+"""The Conformer's relative scores and the gradients of its block."""
 
 import jax
 import jax.numpy as jnp
@@ -8,27 +6,11 @@ import numpy as np
 import pytest
 
 from alm_jax.models.layers import relative_positions
-from alm_jax.models.layers.conformer import ConformerBlock, ConvModule
+from alm_jax.models.layers.conformer import ConformerBlock
 from alm_jax.models.layers.relative_positions import EmbeddingScores, SinusoidScores
 
 
-@pytest.mark.parametrize('causal', [False, True])
-def test_what_the_convolution_sees(causal):
-    """The gradient of position 6 by all positions: two before and after it, or four before."""
-    module = ConvModule(5, causal, norm='layer')
-    x = jax.random.normal(jax.random.key(0), (1, 10, 4))
-    variables = module.init(jax.random.key(1), x)
-
-    @jax.jit
-    @jax.grad
-    def gradient(x):
-        return module.apply(variables, x)[0, 6].sum()
-
-    seen = np.flatnonzero(np.abs(gradient(x)[0]).sum(-1) > 1e-9)
-    assert seen.tolist() == ([2, 3, 4, 5, 6] if causal else [4, 5, 6, 7, 8])
-
-
-@pytest.mark.parametrize('t', [1, 2, 6])
+@pytest.mark.parametrize('t', [1, 6])
 def test_scores_by_pair(t):
     scores = jnp.arange(2.0 * t * (2 * t - 1)).reshape(1, 2, t, -1)
     place = np.arange(t)
@@ -36,8 +18,9 @@ def test_scores_by_pair(t):
     np.testing.assert_array_equal(relative_positions.by_pair(scores), want)
 
 
-@pytest.mark.parametrize('t', [1, 3, 9])
-def test_scores_of_learned_distances(t):
+def test_scores_of_learned_distances():
+    """Of a sequence shorter than the distances there are; parity covers a longer one."""
+    t = 4
     module = EmbeddingScores(behind=4, ahead=2)
     query = jax.random.normal(jax.random.key(0), (2, t, 3, 5))
     variables = module.init(jax.random.key(1), query, 0.5)
@@ -49,13 +32,15 @@ def test_scores_of_learned_distances(t):
     np.testing.assert_array_equal(same, query)
 
 
-@pytest.mark.parametrize('relative', [SinusoidScores, functools.partial(EmbeddingScores, 4, 2)])
-def test_gradients_reach_every_parameter(relative):
+def test_gradients_reach_every_parameter():
     x = jax.random.normal(jax.random.key(0), (2, 7, 12))
     mask = jnp.arange(7) < jnp.array([[7], [4]])
-    block = ConformerBlock(2, 20, {'size': 3}, {'relative': relative}, dropout=0.1, train=True)
+    relative = {'relative': SinusoidScores}
+    block = ConformerBlock(2, 20, {'size': 3}, relative, dropout=0.1, train=True)
     rngs = {'params': jax.random.key(1), 'dropout': jax.random.key(2)}
-    variables = jax.jit(block.init)(rngs, x, mask, mask)
+    shapes = jax.eval_shape(block.init, rngs, x, mask, mask)
+    rng = np.random.default_rng(0)
+    variables = jax.tree.map(lambda leaf: rng.uniform(0.1, 0.5, leaf.shape), shapes)
 
     @jax.jit
     @jax.grad
