@@ -1,7 +1,8 @@
 """SALMONN under its own names: Whisper, BEATs, a window-level Q-Former and Llama with LoRA.
 
 UNPROVEN as a whole: its code is in no package, so nothing but its parts is compared with what
-others published: the encoders, the Q-Former (transformers' Blip2QFormerModel) and the decoder.
+others published: the encoders, the Q-Former (transformers' Blip2QFormerModel), and the decoder with
+its low-rank terms (transformers' Llama in peft).
 How they are put together follows its repository (bytedance/SALMONN, models/salmonn.py) by reading.
 
 Its four checkpoints become one folder by ``python -m alm_jax.interop.salmonn``. config.json has the
@@ -152,6 +153,6 @@ FAMILIES = (
         table,
         UNUSED,
         model=Salmonn,
-        reference='UNPROVEN as a whole; its parts as theirs, the Q-Former by Blip2QFormerModel',
+        reference='UNPROVEN as a whole; its parts by transformers, speechbrain and peft',
     ),
 )
