@@ -107,7 +107,7 @@ class TextToMusic(LanguageModel):
             guidance=float(guidance),
             greedy=greedy,
             temperature=float(temperature),
-            top_k=int(top_k or 0),
+            top_k=0 if greedy else int(top_k or 0),
         )
         return np.asarray(codes)
 

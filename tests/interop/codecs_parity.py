@@ -1,5 +1,8 @@
 """Comparing neural codecs with the ones of transformers."""
 
+import functools
+
+import jax
 import numpy as np
 import parity
 import torch
@@ -23,6 +26,12 @@ def clips(lengths, channels=1, seed=0):
 def theirs(x_btd) -> torch.Tensor:
     """[b, t, d] here is [b, d, t] there."""
     return torch.tensor(np.asarray(x_btd)).transpose(1, 2)
+
+
+@functools.cache
+def program(module, method, **options):
+    """A method of a module, compiled: (variables, *inputs) -> outputs."""
+    return jax.jit(functools.partial(module.apply, method=method, **options))
 
 
 class Recorder:

@@ -1,6 +1,6 @@
 """EnCodec folders against transformers: both halves, codes, chunks, names, and as a user has it."""
 
-import functools
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,15 @@ import parity
 import pytest
 import torch
 import transformers
-from codecs_parity import Recorder, check_again, check_codes, clips, spread_codebooks, theirs
+from codecs_parity import (
+    Recorder,
+    check_again,
+    check_codes,
+    clips,
+    program,
+    spread_codebooks,
+    theirs,
+)
 
 from alm_jax.config import ConfigError
 from alm_jax.interop import pretrained, tensor_files
@@ -28,16 +36,9 @@ SIZES = {
         'chunk_length_s': 1.0,
         'overlap': 0.05,
     },
-    'plain': {
-        'sampling_rate': 24_000,
-        'target_bandwidths': [72.0],
-        'use_causal_conv': False,
-        'use_conv_shortcut': False,
-        'num_residual_layers': 2,
-    },
 }
 SMALL = {'num_filters': 4, 'hidden_size': 16, 'codebook_size': 64, 'upsampling_ratios': [4, 2]}
-LENGTHS = {'causal': [331, 170, 5], 'stereo': [464, 300, 152], 'plain': [331, 170, 8]}
+LENGTHS = {'causal': [331, 170, 5], 'stereo': [464, 300, 152]}
 
 
 def make(size, folder):
@@ -97,14 +98,13 @@ def compare(model, reference, x, lengths, bandwidth):
         ).audio_values
     variables = {'params': model.params, **model.extra}
     count = wanted.audio_codes.shape[2]
-    encode = functools.partial(model.module.apply, method='encode', codebooks=count)
-    ours = jax.jit(encode)(variables, x, lengths)
+    ours = program(model.module, 'encode', codebooks=count)(variables, x, lengths)
     codes, frames = wanted.audio_codes.permute(1, 2, 0, 3), ours['codes'].shape[2]
     codes = codes.reshape(len(x), count, -1)[..., :frames]
     check_codes(ours['codes'], codes, ours['frame_mask'])
 
-    decode = functools.partial(model.module.apply, method='decode')
-    got = jax.jit(decode)(variables, codes.numpy().astype(np.int32), ours.get('scales'))
+    decode = program(model.module, 'decode')
+    got = decode(variables, codes.numpy().astype(np.int32), ours.get('scales'))
     pairs = {'decoded': (got['waveform'], their_waveform.transpose(1, 2))}
     if 'scales' in ours:
         wanted_scales = torch.stack(list(wanted.audio_scales)).permute(1, 0, 2)[..., 0]
@@ -132,7 +132,6 @@ def test_every_intermediate_of_a_padded_batch(made):
     compare(model, reference, x, lengths, reference.config.target_bandwidths[-1])
 
 
-@pytest.mark.parametrize('made', ['causal', 'stereo'], indirect=True)
 def test_input_gradient(made):
     _, model, reference, _ = made
     x, _ = clips([80, 80], reference.config.audio_channels)
@@ -156,7 +155,7 @@ def test_it_is_written_as_it_was_read(made, tmp_path):
     check_again(made[1], made[2], tmp_path / 'again')
 
 
-@pytest.mark.parametrize('made', ['causal', 'stereo'], indirect=True)
+@pytest.mark.parametrize('made', ['stereo'], indirect=True)
 def test_user(made):
     """alm_jax.load: clips of unequal length at a bandwidth, as the reference's own extractor."""
     _, model, reference, extractor = made
@@ -179,7 +178,9 @@ def test_user(made):
     with pytest.raises(ConfigError, match='expected'):
         model.encode(np.zeros((4, 3, 5)), sampling_rate=rate)
     with pytest.raises(ConfigError, match='0 to 63'):
-        model.decode(got.codes + 64)
+        model.decode(dataclasses.replace(got, codes=got.codes + 64))
+    with pytest.raises(ConfigError, match='with scales'):
+        model.decode(got.codes)
 
 
 @pytest.mark.parametrize('made', ['causal'], indirect=True)
@@ -203,16 +204,15 @@ def test_older_names_of_weight_norm(made, tmp_path):
 @pytest.mark.parametrize('made', ['causal'], indirect=True)
 def test_padding_of_a_causal_model_changes_nothing(made):
     model = made[1]
-    x, lengths = clips([160, 83], seed=3)
+    x, lengths = clips(LENGTHS['causal'])
     longer = jnp.pad(x, ((0, 0), (0, 200), (0, 0)), constant_values=0.5)
-    encode = jax.jit(
-        lambda x: model.module.apply({'params': model.params}, x, lengths, method='encode')
-    )
-    short, long = encode(x), encode(longer)
+    encode = program(model.module, 'encode', codebooks=4)
+    variables = {'params': model.params, **model.extra}
+    short, long = encode(variables, x, lengths), encode(variables, longer, lengths)
     for row, samples in enumerate(lengths):
         whole = samples // 8
         difference = short['latents'][row, :whole] - long['latents'][row, :whole]
-        assert np.abs(difference).max() <= 1e-5
+        assert not whole or np.abs(difference).max() <= 1e-5
         np.testing.assert_array_equal(short['codes'][row, :, :whole], long['codes'][row, :, :whole])
         assert short['frame_mask'][row].sum() == long['frame_mask'][row].sum() == -(-samples // 8)
 

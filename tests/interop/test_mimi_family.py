@@ -1,7 +1,5 @@
 """Mimi folders against transformers: halves, transformers, split codes, and as a user has it."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,11 +7,19 @@ import parity
 import pytest
 import torch
 import transformers
-from codecs_parity import Recorder, check_again, check_codes, clips, spread_codebooks, theirs
+from codecs_parity import (
+    Recorder,
+    check_again,
+    check_codes,
+    clips,
+    program,
+    spread_codebooks,
+    theirs,
+)
 
 from alm_jax.interop import pretrained
 from alm_jax.load import load
-from alm_jax.models.audio.mimi import Size
+from alm_jax.models.audio.mimi import Size, SplitQuantizer
 
 SMALL = {
     'num_filters': 4,
@@ -79,11 +85,9 @@ def compare(model, reference, x, lengths, count=None):
         wanted = reference.encode(theirs(x), num_quantizers=count).audio_codes
         waveform = reference.decode(wanted).audio_values
     variables = {'params': model.params, **model.extra}
-    encode = jax.jit(functools.partial(model.module.apply, method='encode', codebooks=count))
-    decode = jax.jit(functools.partial(model.module.apply, method='decode'))
-    ours = encode(variables, x, lengths)
+    ours = program(model.module, 'encode', codebooks=count)(variables, x, lengths)
     check_codes(ours['codes'], wanted)
-    got = decode(variables, wanted.numpy().astype(np.int32))
+    got = program(model.module, 'decode')(variables, wanted.numpy().astype(np.int32))
     pairs = {
         'latents': (ours['latents'], record.last()['latents']),
         'upsampled': (got['upsampled'], record.last()['upsampled']),
@@ -100,9 +104,30 @@ def compare(model, reference, x, lengths, count=None):
     return parity.check(pairs)
 
 
-@pytest.mark.parametrize('count', [None, 1])
-def test_every_intermediate_of_a_padded_batch(made, count):
-    compare(*made, *clips([400, 333, 4]), count)
+LENGTHS = [400, 333, 4]
+
+
+def test_every_intermediate_of_a_padded_batch(made):
+    compare(*made, *clips(LENGTHS))
+
+
+def test_semantic_codes_alone(made):
+    model, reference = made
+    x, _ = clips([96, 96])
+    with torch.no_grad():
+        latents = reference.encoder(theirs(x)).latents
+        wanted = reference.quantizer.encode(latents, 1).transpose(0, 1)
+
+    def coded(quantizer, x):
+        codes, quantised = quantizer(x, 1)
+        return codes, quantised, quantizer.decode(codes)
+
+    variables = {'params': model.params['quantizer']}
+    quantizer = SplitQuantizer(model.module.size)
+    codes, *quantised = quantizer.apply(variables, theirs(latents).numpy(), method=coded)
+    np.testing.assert_array_equal(codes, wanted)
+    for ours in quantised:
+        parity.check({'quantised': (ours, reference.quantizer.decode(wanted).transpose(1, 2))})
 
 
 def test_input_gradient(made):
@@ -124,8 +149,8 @@ def test_it_is_written_as_it_was_read(made, tmp_path):
     check_again(*made, tmp_path / 'again')
 
 
-def test_user_and_padding(made):
-    """alm_jax.load: clips of unequal length; whole codes are the same in a longer bucket."""
+def test_user(made):
+    """alm_jax.load: clips of unequal length, as the reference's own extractor pads them."""
     reference, model = made[1], load(made[0].folder)
     waveforms = [clips([n], seed=n)[0][0, :, 0] for n in (330, 203)]
     extractor = transformers.AutoFeatureExtractor.from_pretrained(model.folder)
@@ -140,17 +165,19 @@ def test_user_and_padding(made):
         assert len(wave) == samples
         parity.check({'waveform': (wave, theirs_[0, :samples])})
 
-    x = np.stack([np.pad(wave, (0, 500 - len(wave)), constant_values=9.0) for wave in waveforms])
+
+def test_padding_changes_no_whole_code(made):
+    model = made[0]
+    x, lengths = clips(LENGTHS)
+    longer = jnp.pad(x, ((0, 0), (0, 150), (0, 0)), constant_values=9.0)
+    encode = program(model.module, 'encode', codebooks=None)
     variables = {'params': model.params, **model.extra}
-    encode = jax.jit(functools.partial(model.module.apply, method='encode'))
-    long = encode(variables, jnp.asarray(x), got.num_samples)
-    short = encode(variables, jnp.asarray(x[:, :330]), got.num_samples)
-    for row, whole in enumerate((20, 12)):
+    short, long = encode(variables, x, lengths), encode(variables, longer, lengths)
+    for row, whole in ((0, 25), (1, 20)):
         difference = short['latents'][row, :whole] - long['latents'][row, :whole]
         assert np.abs(difference).max() <= 1e-5
-        np.testing.assert_array_equal(
-            got.codes[row, :, :whole], np.asarray(long['codes'])[row, :, :whole]
-        )
+        pair = (np.asarray(outputs['codes'])[row, :, :whole] for outputs in (short, long))
+        np.testing.assert_array_equal(*pair)
 
 
 @pytest.mark.slow_local

@@ -27,6 +27,7 @@ AUDIO = {
     'codebook_size': 32,
     'upsampling_ratios': [4, 2],
     'num_lstm_layers': 1,
+    'num_residual_layers': 2,
 }
 DECODER = {
     'hidden_size': 16,
@@ -80,9 +81,9 @@ def made(tmp_path_factory):
     return make(tmp_path_factory.mktemp('musicgen'))
 
 
-def texts(model):
+def texts(model, length=7):
     ids = [encoding.ids for encoding in model.tokenizer.encode_batch(TEXTS)]
-    return parity.padded(ids, 7)
+    return parity.padded(ids, length)
 
 
 def codes(model, length, seed=0):
@@ -194,14 +195,14 @@ def their_codes(reference, ids, mask, **options):
 def test_generated_codes_are_those_of_transformers(made, stereo, tmp_path):
     """20 greedy steps with guidance from texts, and the waveform; as alm_jax.load gives them."""
     model, reference = make(tmp_path, stereo=True) if stereo else made
-    ids, mask = texts(model)
+    model = load(model.folder)
+    ids, mask = texts(model, 16)
     options = {'do_sample': False, 'max_new_tokens': 20}
     waveform, wanted = their_codes(reference, ids, mask, **options)
     got = model.generate_codes(ids, mask, max_tokens=20, greedy=True)
     assert got.shape == (2, 8 if stereo else 4, 17)
     check_codes(got, wanted)
     assert (got[0] != got[1]).mean() > 0.2
-    model = load(model.folder)
     music = model.generate(TEXTS, max_tokens=20, greedy=True)
     waveform = waveform.transpose(1, 2) if stereo else waveform[:, 0]
     parity.check({'waveform': (music, waveform)})
@@ -212,15 +213,13 @@ def test_generated_codes_are_those_of_transformers(made, stereo, tmp_path):
     check_codes(model.generate_codes(ids, mask, max_tokens=20, greedy=True, guidance=1), unguided)
 
 
-def test_draws_are_repeatable_and_likely(made):
-    """The same seed, the same codes; the likeliest of one is the greedy one."""
+def test_draws_are_repeatable(made):
     model = made[0]
     ids, mask = texts(model)
-    draw = functools.partial(model.generate_codes, ids, mask, max_tokens=8)
-    first = draw(seed=1, top_k=5)
-    np.testing.assert_array_equal(first, draw(seed=1, top_k=5))
-    assert (first != draw(seed=2, top_k=5)).any()
-    np.testing.assert_array_equal(draw(seed=1, top_k=1), draw(greedy=True))
+    draw = functools.partial(model.generate_codes, ids, mask, max_tokens=8, top_k=5)
+    first = draw(seed=1)
+    np.testing.assert_array_equal(first, draw(seed=1))
+    assert (first != draw(seed=2)).any()
     with pytest.raises(ConfigError, match='need at least 7'):
         draw(max_tokens=6)
     with pytest.raises(ConfigError, match='not empty'):

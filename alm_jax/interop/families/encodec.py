@@ -173,6 +173,12 @@ class EncodecCodec(Codec):
             raise ConfigError('give codebooks or bandwidth, not both.')
         return super().encode(waveform, sampling_rate=sampling_rate, codebooks=codebooks)
 
+    def decode(self, codes: Codes | np.ndarray) -> list[np.ndarray]:
+        """As ``Codec.decode``; where chunks are normalised, codes alone are refused."""
+        if self.module.size.normalise and getattr(codes, 'scales', None) is None:
+            raise ConfigError(f'{self.folder} normalises; give the Codes of encode, with scales.')
+        return super().decode(codes)
+
 
 FAMILIES = (
     Family(
