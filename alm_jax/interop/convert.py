@@ -45,11 +45,12 @@ def _write(source: sources.Source, folder: pathlib.Path) -> None:
         raise ConfigError(
             f'{source.path} ({source.kind}) is of no known architecture (model_type {known!r}).'
         )
-    if account.left or account.missing:
+    if account.left + account.missing + account.misfits:
         problems = [f'{n}: in the files, not in the model' for n in account.left]
         problems += [f'{n}: in the model, not in the files' for n in account.missing]
+        problems += account.misfits
         raise ConfigError(
-            f'{source.path} is no complete {source.family.name}: {len(problems)} names do not '
+            f'{source.path} is no complete {source.family.name}: {len(problems)} tensors do not '
             f'match, {"; ".join(problems[:5])}. See python -m alm_jax.interop inspect.'
         )
     tensors, files = source.read()

@@ -30,7 +30,8 @@ def table(source: sources.Source) -> str:
     if account is not None:
         lines += _unmatched('in the files, not in the model', account.left)
         lines += _unmatched('in the model, not in the files', account.missing)
-        if not account.left and not account.missing:
+        lines += _unmatched('of another shape than config.json says', account.misfits)
+        if not account.left + account.missing + account.misfits:
             count = sum(int(np.prod(leaf.shape)) for leaf in account.shapes.values())
             lines.append(f'all names match: {len(account.shapes)} arrays, {count:,} values here')
     return '\n'.join(lines) + '\n'

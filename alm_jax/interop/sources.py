@@ -88,6 +88,8 @@ class Account:
       ours: the family's name -> canonical names.
       left: names in the files that have no place in the model.
       missing: canonical names that no tensor fills.
+      misfits: 'NAME (as OURS) is (3, 2); the model has (2, 3)', where the file has the family's own
+        layout.
       shapes: canonical name -> its shape and dtype, of the model that the config describes.
       entries: of the name table.
     """
@@ -95,6 +97,7 @@ class Account:
     ours: dict[str, tuple[str, ...]]
     left: list[str]
     missing: list[str]
+    misfits: list[str]
     shapes: dict[str, jax.ShapeDtypeStruct]
     entries: list[names.Entry]
 
@@ -111,7 +114,25 @@ def account(source: Source) -> Account | None:
         family.table(source.config), theirs, shapes, unused=family.unused
     )
     ours = {name: entry.ours for entry in entries for name in entry.theirs}
-    return Account(ours, left, missing, shapes, entries)
+    misfits = list(_misfits(source, entries, shapes))
+    return Account(ours, left, missing, misfits, shapes, entries)
+
+
+def _misfits(source, entries, shapes) -> Iterator[str]:
+    stored = {s.name: s.shape for s in source.stored if s.names == (s.name,)}
+    for entry in entries:
+        if not stored.keys() >= set(entry.theirs):
+            continue
+        # One value under every index: shapes without memory.
+        arrays = [np.broadcast_to(np.float32(0), stored[name]) for name in entry.theirs]
+        try:
+            read = [array.shape for array in entry.rule.read(arrays)]
+        except (ValueError, IndexError):  # not even of the right number of axes
+            read = [stored[name] for name in entry.theirs]
+        for name, shape in zip(entry.ours, read):
+            if shape != shapes[name].shape:
+                theirs = ' + '.join(entry.theirs)
+                yield f'{theirs} (as {name}) is {shape}; the model has {shapes[name].shape}'
 
 
 class Canonical(Mapping):

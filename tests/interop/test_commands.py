@@ -80,11 +80,27 @@ def test_inspect_lists_what_does_not_match(folders, tmp_path):
         '1 in the files, not in the model:\n  model.norms.weight\n'
         '1 in the model, not in the files:\n  norm/scale\n'
     )
-    with pytest.raises(ConfigError, match=r'no complete Llama: 2 names.*model\.norms\.weight'):
+    with pytest.raises(ConfigError, match=r'no complete Llama: 2 tensors.*model\.norms\.weight'):
         convert.convert(tmp_path / 'x', tmp_path / 'y')
     assert not (tmp_path / 'y').exists()
     report = compared(folders / 'whole', tmp_path / 'x', run=False)
     assert (report.only_a, report.only_b) == (['model.norm.weight'], ['model.norms.weight'])
+
+
+def test_inspect_lists_what_has_another_shape(folders, tmp_path):
+    shutil.copytree(folders / 'whole', tmp_path / 'x')
+    config = (tmp_path / 'x' / 'config.json').read_text()
+    wider = config.replace('"vocab_size": 60', '"vocab_size": 61')
+    (tmp_path / 'x' / 'config.json').write_text(wider)
+    text, _ = rows(tmp_path / 'x')
+    assert text.endswith(
+        '2 of another shape than config.json says:\n'
+        '  model.embed_tokens.weight (as token_embedding/embedding) is (60, 32); the model has '
+        '(61, 32)\n'
+        '  lm_head.weight (as lm_head/kernel) is (32, 60); the model has (32, 61)\n'
+    )
+    with pytest.raises(ConfigError, match=r'2 tensors do not match.*\(61, 32\)'):
+        convert.convert(tmp_path / 'x', tmp_path / 'y')
 
 
 def test_inspect_a_gguf_a_run_and_a_saved_model(folders, tiny_run, saved_model):
