@@ -1,0 +1,1 @@
+"""What a step costs: FLOPs, bytes and collectives of a compiled program, and how long they take."""
