@@ -172,15 +172,16 @@ def open_source(path: str | os.PathLike) -> Source:
         raise ConfigError(f'{path} is no checkpoint that is read here: .gguf or .safetensors.')
     if not path.is_dir():
         raise ConfigError(f'{path} does not exist.')
+    config = tensor_files.read_config(path) if (path / CONFIG).is_file() else {}
+    if 'model_type' in config:
+        return _safetensors(path, 'Hugging Face folder', config)
     if (path / 'saved_model.pb').is_file() or (path / 'variables').is_dir():
         return _saved_model(path)
     if (path / checkpoint.MANIFEST).is_file() or (path / 'checkpoints').is_dir():
         return _run(path)
-    config = tensor_files.read_config(path) if (path / CONFIG).is_file() else {}
-    if 'model_type' not in config and (path / 'model.bin').is_file():
+    if (path / 'model.bin').is_file():
         return _ctranslate2(path)
-    kind = 'Hugging Face folder' if 'model_type' in config else 'folder of safetensors'
-    return _safetensors(path, kind, config)
+    return _safetensors(path, 'folder of safetensors', config)
 
 
 def _safetensors(path: pathlib.Path, kind: str, config: Config) -> Source:
