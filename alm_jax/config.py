@@ -55,8 +55,9 @@ def base() -> ConfigDict:
     config.steps = 1000  # updates
     config.batch_size = 64  # rows a step over all devices and hosts
     config.compute_dtype = 'float32'  # or 'bfloat16'; parameters are float32 unless frozen
-    # axis -> size; one may be -1, one left out is 1. dcn is the number of slices data goes across.
-    config.mesh = ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1, 'sequence': 1, 'dcn': 1})
+    # axis -> size; one may be -1, which takes the rest. dcn is the number of slices that data goes
+    # across; -1 is as many as there are.
+    config.mesh = ConfigDict({'data': -1, 'fsdp': 1, 'tensor': 1, 'sequence': 1, 'dcn': -1})
     config.sharding = ConfigDict()
     config.sharding.params = PARAM_RULES  # first match wins; no match is a copy on every device
     config.sharding.activations = ACTIVATION_RULES

@@ -28,9 +28,10 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> 
 
     Args:
       axes: ``config.mesh``: axis name -> size, such as ``{'data': -1, 'fsdp': 4}``; one size may be
-        -1, which takes the rest, and 'data' is -1 when no size is. 'dcn', if there, is the number
-        of slices (or, where devices have none, of processes) that 'data' goes across, so that only
-        its traffic crosses the slower network; it divides the size of 'data'.
+        -1, which takes the rest, and 'data' is -1 when no size is. 'dcn' is the number of slices
+        that 'data' goes across, so that only its traffic is on the slower network: -1, and left
+        out, as many as there are; the number of processes where devices have no slices; or 1 for
+        devices in the order in which they come, whatever crosses slices then.
       devices: real ones or those of a topology; None is ``jax.devices()``.
 
     Raises:
@@ -38,23 +39,33 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> 
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = _sizes(axes, len(devices))
-    slices = int(dict(axes).get(DCN, 1))
-    if slices == 1 and len(_granules(devices, 'slice_index')) == 1:
-        return jax.make_mesh(sizes, AXES, (AxisType.Auto,) * len(AXES), devices=devices)
-    by_process = _slices_are_processes(slices, devices)
-    if sizes[0] % slices:
+    found = _granules(devices, 'slice_index')
+    across = int(dict(axes).get(DCN, -1))
+    across = found if across == -1 else across
+    types = (AxisType.Auto,) * len(AXES)
+    if found == across == 1:
+        return jax.make_mesh(sizes, AXES, types, devices=devices)
+    if across == 1:
+        return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=types)
+    by_process = found == 1 and _granules(devices, 'process_index') == across
+    if found != across and not by_process:
         raise ConfigError(
-            f'config.mesh is {dict(axes)}: {DCN} = {slices} does not divide data = {sizes[0]}. '
-            f'Make data a multiple of {slices}.'
+            f'config.mesh.{DCN} is {across}, but the devices are {found} slice(s) and '
+            f'{_granules(devices, "process_index")} process(es). Use {DCN}=-1.'
+        )
+    if sizes[0] % across:
+        raise ConfigError(
+            f'config.mesh is {dict(axes)} over {across} slices, which do not divide data = '
+            f'{sizes[0]}. Make data a multiple of {across}, or set {DCN}=1.'
         )
     placed = mesh_utils.create_hybrid_device_mesh(
-        (sizes[0] // slices, *sizes[1:]),
-        (slices, 1, 1, 1),
+        (sizes[0] // across, *sizes[1:]),
+        (across, 1, 1, 1),
         devices,
         process_is_granule=by_process,
         allow_split_physical_axes=True,
     )
-    return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return Mesh(placed, AXES, axis_types=types)
 
 
 def batch_axes(mesh: Mesh | AbstractMesh) -> tuple[str, ...]:
@@ -77,10 +88,24 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(batch_axes(mesh)))
 
 
-def check_batch_size(batch_size: int, mesh: Mesh | AbstractMesh) -> None:
-    """Raises ConfigError unless ``batch_size`` rows divide evenly over devices and processes."""
+def check_batch_size(
+    batch_size: int, mesh: Mesh | AbstractMesh, processes: int | None = None
+) -> None:
+    """Raises ConfigError unless ``batch_size`` rows divide evenly over devices and processes.
+
+    Args:
+      processes: None is ``jax.process_count()``. Each reads rows of its own, so two cannot share
+        the parts of a row.
+    """
     parts = batch_devices(mesh)
-    unit = math.lcm(parts, jax.process_count())
+    processes = jax.process_count() if processes is None else processes
+    if parts % processes:
+        raise ConfigError(
+            f'config.mesh is {dict(mesh.shape)}, whose data x fsdp = {parts} parts of a batch do '
+            f'not divide over {processes} processes, which read rows of their own. Make it a '
+            f'multiple of {processes}, with smaller tensor and sequence.'
+        )
+    unit = parts
     if batch_size % unit:
         nearest = max(unit, round(batch_size / unit) * unit)
         axes = ' x '.join(f'{axis} {mesh.shape[axis]}' for axis in batch_axes(mesh))
@@ -119,7 +144,8 @@ def _sizes(axes: Mapping[str, int], devices: int) -> tuple[int, ...]:
     sizes = [axes.get(axis, 1) for axis in AXES]
     if 'data' not in axes and -1 not in sizes:
         sizes[0] = -1
-    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in (*sizes, axes.get(DCN, 1))):
+    given = (*sizes, axes.get(DCN, -1))
+    if sizes.count(-1) > 1 or any(size < 1 and size != -1 for size in given):
         raise ConfigError(f'config.mesh is {axes}; sizes are positive, at most one is -1.')
     known = math.prod(size for size in sizes if size != -1)
     if devices % known or (-1 not in sizes and known != devices):
@@ -131,20 +157,6 @@ def _sizes(axes: Mapping[str, int], devices: int) -> tuple[int, ...]:
     return tuple(devices // known if size == -1 else size for size in sizes)
 
 
-def _slices_are_processes(slices: int, devices: Sequence[Any]) -> bool:
-    """Whether processes stand for slices. Raises ConfigError when there are not ``slices``."""
-    found = len(_granules(devices, 'slice_index'))
-    if found == slices:
-        return False
-    processes = len(_granules(devices, 'process_index'))
-    if found == 1 and processes == slices:
-        return True
-    possible = sorted({1, processes}) if found == 1 else [found]
-    raise ConfigError(
-        f'config.mesh.{DCN} is {slices}, but the devices are {found} slice(s) and {processes} '
-        f'process(es). Use {DCN}={" or ".join(map(str, possible))}.'
-    )
-
-
-def _granules(devices: Sequence[Any], attribute: str) -> set[int]:
-    return {getattr(device, attribute, 0) for device in devices}
+def _granules(devices: Sequence[Any], attribute: str) -> int:
+    """How many slices or processes the devices are of."""
+    return len({getattr(device, attribute, 0) for device in devices})

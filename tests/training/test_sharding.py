@@ -23,7 +23,7 @@ def test_minus_one_takes_the_rest():
         ({'modle': -1}, "'modle' is no axis"),
         ({'data': -1, 'fsdp': -1}, 'at most one is -1'),
         ({'data': 0}, 'sizes are positive'),
-        ({'data': -1, 'dcn': 2}, r'1 slice\(s\) and 1 process\(es\). Use dcn=1'),
+        ({'data': -1, 'dcn': 2}, r'1 slice\(s\) and 1 process\(es\). Use dcn=-1'),
     ],
 )
 def test_a_mesh_that_does_not_fit(axes, message):
@@ -45,3 +45,6 @@ def test_rows_go_over_data_and_fsdp():
     assert sharding.batch_devices(mesh) == 8
     with pytest.raises(ConfigError, match=r'8 devices \(data 2 x fsdp 4\). Use a multiple of 8'):
         sharding.check_batch_size(12, mesh)
+    sharding.check_batch_size(16, mesh, processes=4)
+    with pytest.raises(ConfigError, match='Make it a multiple of 3'):
+        sharding.check_batch_size(24, mesh, processes=3)

@@ -127,7 +127,9 @@ def test_block_equals_transformers(name):
         assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
 
 
-@pytest.mark.parametrize(('post_norm', 'remat'), [(False, 'none'), (True, 'block'), (False, 'dots')])
+@pytest.mark.parametrize(
+    ('post_norm', 'remat'), [(False, 'none'), (True, 'block'), (False, 'dots')]
+)
 def test_stack_equals_unrolled_loop(post_norm, remat):
     x, mask = _inputs()
     stack = _Stack(3, {'post_norm': post_norm, 'remat': remat})
