@@ -254,7 +254,8 @@ def check_captioner(model, reference, duration, steps):
             eos_token_id=None,
             pad_token_id=0,
         )
-    ours = jax.jit(lambda *args: model(*args))(mel, ids, mask)
+    variables = {'params': model.params, **model.extra}
+    ours = jax.jit(model.module.apply)(variables, mel, ids, mask)
     pairs = {'projected': (ours['projected'], projected), 'prefix': (ours['prefix'], prefix)}
     pairs['logits'] = (ours['logits'], theirs)
     parity.check(pairs, {'logits': whole})

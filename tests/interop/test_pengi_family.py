@@ -102,7 +102,8 @@ def check(model, reference, duration, end, steps):
         prefixes = decoder.audio_project(unit(heard)), decoder.text_project(unit(asked))
     length = prefixes[0].shape[1]
     mel = np.concatenate([model.features(clip)[0] for clip in (first, second)])
-    ours = jax.jit(lambda *inputs: model(*inputs))(mel, ids, mask, ids[:, :3])
+    variables = {'params': model.params, **model.extra}
+    ours = jax.jit(model.module.apply)(variables, mel, ids, mask, ids[:, :3])
     with torch.no_grad():
         text = decoder.gpt.transformer.wte(torch.tensor(ids[:, :3]).long())
         logits = decoder.gpt(inputs_embeds=torch.cat([*prefixes, text], dim=1)).logits
