@@ -35,6 +35,7 @@ SIZES = {
         'normalize': True,
         'chunk_length_s': 1.0,
         'overlap': 0.05,
+        'upsampling_ratios': [8],
     },
 }
 SMALL = {'num_filters': 4, 'hidden_size': 16, 'codebook_size': 64, 'upsampling_ratios': [4, 2]}
