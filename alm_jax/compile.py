@@ -21,7 +21,7 @@ import json
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -170,11 +170,25 @@ def find_max_batch(config: ConfigDict, where: topology.Topology) -> dict[str, An
     return {**tried[found], 'max_batch': found, 'tried': sorted(tried)}
 
 
-def sweep(config: ConfigDict, where: topology.Topology) -> list[dict[str, Any]]:
-    """Reports for meshes, batches and remat policies, each printed as a row when it is done."""
+def sweep(
+    config: ConfigDict,
+    where: topology.Topology,
+    meshes: Sequence[dict[str, int]] = SWEEP_MESHES,
+    batches: Sequence[int] = SWEEP_BATCHES,
+    policies: Sequence[str] = SWEEP_REMAT,
+) -> list[dict[str, Any]]:
+    """Reports for meshes, batches and remat policies, each printed as a row when it is done.
+
+    Args:
+      config: of which the rest is taken.
+      where: what it is compiled for.
+      meshes: values of ``config.mesh``.
+      batches: times ``config.batch_size``.
+      policies: values of ``config.remat``.
+    """
     say(f'{"mesh":24}{"batch":>9}  {"remat":6}  verdict')
     rows = []
-    for mesh, times, remat in itertools.product(SWEEP_MESHES, SWEEP_BATCHES, SWEEP_REMAT):
+    for mesh, times, remat in itertools.product(meshes, batches, policies):
         case = {'mesh': mesh, 'batch_size': times * config.batch_size, 'remat': remat}
         try:
             found, _ = compile_for(changed(config, **case), where)

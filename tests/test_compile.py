@@ -1,5 +1,6 @@
 """The program that is compiled ahead is the one that train.py runs; reports; messages."""
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -105,6 +106,20 @@ def test_the_largest_batch_is_found_to_a_sixteenth(largest):
     found = compile_lib.largest_batch(fits, 64, 16)
     assert largest - max(16, largest / 16) < found <= largest
     assert len(asked) < 20
+
+
+def test_a_sweep_tells_of_each_case_and_of_memory_that_is_too_small(config, here, capfd):
+    chip = dataclasses.replace(here.chip, memory_bytes=1000)
+    small = dataclasses.replace(here, chip=chip)
+    one = compile_lib.changed(config, batch_size=1)
+    fits, misfit = compile_lib.sweep(one, here, [{'data': 1}, {'data': 3}], [1], ['block'])
+    assert fits['fits']
+    assert (fits['batch_size'], fits['remat']) == (1, 'block')
+    assert 'does not fit 1 devices' in misfit['error']
+    assert 'fits: ' in capfd.readouterr().err
+    with pytest.raises(ConfigError, match='not even a batch of 1 fits'):
+        compile_lib.find_max_batch(one, small)
+    assert 'batch 1: OUT OF MEMORY' in capfd.readouterr().err
 
 
 def test_a_changed_copy_leaves_the_config(config):
