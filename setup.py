@@ -31,6 +31,7 @@ RUNTIME = [
 INTEROP_TESTS = [
     'gguf>=0.17',
     'jiwer>=4.0',
+    'mistral-common>=1.13',
     'torch==2.13.0',
     'transformers>=5.0',
     'librosa>=0.11',

@@ -7,6 +7,9 @@ cd "$(dirname "$0")/.."
 # shellcheck source=launch/environment.sh
 . launch/environment.sh
 make_environment "${VENV:-.venv-test}" '[dev,interop-tests,notebooks]'
+export ALM_JAX_REFERENCES=$VIRTUAL_ENV/references
+pip install -q --disable-pip-version-check --no-deps --upgrade --target "$ALM_JAX_REFERENCES" \
+  -r tests/interop/references.txt
 
 ruff check .
 ruff format --check .

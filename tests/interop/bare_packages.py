@@ -4,10 +4,10 @@ Some packages fetch files or load compiled extensions when they are imported, or
 others that the tests cannot have. Their modules, which are the references here, need none of it.
 
 The packages may be installed, or lie in the folder that ALM_JAX_REFERENCES names, where other
-libraries do not see them (transformers imports torchaudio where it finds it):
+libraries do not see them (transformers imports torchaudio where it finds it). launch/test.sh makes
+that folder, so there nothing is skipped:
 
-  pip install --no-deps --target "$ALM_JAX_REFERENCES" panns-inference==0.1.1 \\
-      torchlibrosa==0.1.0 speechbrain==1.1.2 torchaudio==2.11.0 msclap==1.3.4
+  pip install --no-deps --target "$ALM_JAX_REFERENCES" -r tests/interop/references.txt
 """
 
 import contextlib
@@ -58,6 +58,8 @@ def _find(package):
     spec = importlib.util.find_spec(package)
     if spec is None and folder:
         spec = importlib.machinery.PathFinder.find_spec(package, [folder])
+    if spec is None and folder:
+        raise ModuleNotFoundError(f'{package} is not in ALM_JAX_REFERENCES, {folder}.')
     if spec is None:
-        pytest.skip(f'{package} is neither installed nor in ALM_JAX_REFERENCES')
+        pytest.skip(f'{package} is not installed, and ALM_JAX_REFERENCES names no folder')
     return spec

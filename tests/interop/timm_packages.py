@@ -1,8 +1,5 @@
 """Importing timm, and packages that import it, from where ``bare_packages`` finds references.
 
-  pip install --no-deps --target "$ALM_JAX_REFERENCES" timm==1.0.31 torchvision==0.28.0 \\
-      hear21passt==0.0.26
-
 Their names are taken out of sys.modules again, for transformers behaves otherwise where it sees
 them.
 """
