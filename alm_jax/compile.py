@@ -36,7 +36,7 @@ from alm_jax.tasks import build_task
 from alm_jax.training import optimizer, param_sharding, sharding, state, step
 from alm_jax.training.perf import model_flops, report, topology
 
-SWEEP_MESHES = ({'data': -1}, {'data': -1, 'fsdp': 8}, {'data': 1, 'fsdp': -1})
+SWEEP_MESHES = ({'data': -1}, {'data': -1, 'fsdp': 16}, {'data': 1, 'fsdp': -1})
 SWEEP_BATCHES = (1, 2, 4)  # times the config's
 SWEEP_REMAT = ('none', 'dots', 'block')
 PRECISION = 16  # --max_batch is found to a sixteenth
@@ -113,7 +113,7 @@ def compile_for(config: ConfigDict, where: topology.Topology) -> tuple[dict[str,
     Raises:
       ConfigError: what the user can mend.
     """
-    planned = program(config, sharding.make_mesh(config.mesh, where.devices))
+    planned = program(config, make_mesh(config, where))
     began = time.monotonic()
     try:
         lowered = planned.train_step.lower(planned.state, planned.batch)
@@ -125,6 +125,21 @@ def compile_for(config: ConfigDict, where: topology.Topology) -> tuple[dict[str,
         seconds = time.monotonic() - began
         found = report.of_program(compiled, planned.flops, where, seconds)
     return found, planned.table
+
+
+def make_mesh(config: ConfigDict, where: topology.Topology) -> Mesh:
+    """The mesh of ``config`` over the devices of ``where``.
+
+    Raises:
+      ConfigError: its sizes do not fit them, or cut an axis of the torus.
+    """
+    try:
+        return sharding.make_mesh(config.mesh, where.devices)
+    except NotImplementedError as error:
+        raise ConfigError(
+            f'config.mesh is {dict(config.mesh)}, which cuts an axis of the torus of {where.name}. '
+            f'Use sizes that are products of its axes, {" and ".join(map(str, where.torus))}.'
+        ) from error
 
 
 def largest_batch(fits: Callable[[int], bool], start: int, unit: int) -> int:
@@ -153,7 +168,7 @@ def find_max_batch(config: ConfigDict, where: topology.Topology) -> dict[str, An
     Raises:
       ConfigError: not even the smallest fits.
     """
-    unit = sharding.batch_devices(sharding.make_mesh(config.mesh, where.devices))
+    unit = sharding.batch_devices(make_mesh(config, where))
     tried: dict[int, dict[str, Any]] = {}
 
     def fits(batch_size: int) -> bool:
