@@ -58,7 +58,7 @@ setup(
     install_requires=RUNTIME,
     extras_require={
         'tpu': ['libtpu==0.0.42.*'],
-        'cuda': ['jax-cuda12-plugin', 'jax-cuda12-pjrt'],
+        'cuda': ['jax-cuda12-plugin', 'jax-cuda12-pjrt', 'nvidia-cuda-nvcc-cu12'],
         'beam': ['apache-beam>=2.70'],  # pins an older protobuf: an environment of its own
         'interop-tests': INTEROP_TESTS,
         'notebooks': NOTEBOOKS,
