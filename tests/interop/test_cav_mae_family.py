@@ -114,6 +114,23 @@ def test_its_parts(trio):
     check_parts(*trio, mel)
 
 
+def test_input_gradient(trio):
+    model, parts, added = trio
+    rng = np.random.default_rng(2)
+    mel = rng.normal(size=(2, 64, 32)).astype(np.float32)
+    target = rng.normal(size=(2, 48)).astype(np.float32)
+
+    def theirs(mel):
+        x = parts['patch_embed_a'](mel.transpose(1, 2)[:, None])
+        for tensor in added.values():
+            x = x + torch.tensor(tensor)
+        for block in parts['blocks']:
+            x = block(x)
+        return parts['norm_a'](x).mean(dim=1)
+
+    parity.check_input_gradient(lambda x: model._program(x)['pooled'], theirs, mel, target)
+
+
 def test_it_is_written_as_it_was_read(trio, tmp_path):
     parity.check_round_trip(trio[0], tmp_path / 'again')
     names = set(tensor_files.TensorFiles(trio[0].folder)) - set(UNUSED)

@@ -51,6 +51,22 @@ def test_every_intermediate_of_a_padded_batch(pair):
     check_intermediates(*pair, *parity.padded(IDS, 24))
 
 
+def test_the_gradient_of_the_token_embeddings(pair):
+    model, reference = pair
+    ids, mask = parity.padded(IDS, 24)
+    target = np.random.default_rng(0).normal(size=(3, 24, 48)).astype(np.float32) * mask[..., None]
+
+    def loss(table):
+        params = {**model.params, 'token_embedding': {'embedding': table}}
+        return (model.module.apply({'params': params}, ids, mask)['tokens'] * target).sum()
+
+    ours = jax.jit(jax.grad(loss))(model.params['token_embedding']['embedding'])
+    reference.zero_grad()
+    tokens = reference(torch.tensor(ids).long(), torch.tensor(mask).long()).last_hidden_state
+    (tokens * torch.tensor(target)).sum().backward()
+    parity.check({'table gradient': (ours, reference.get_input_embeddings().weight.grad)})
+
+
 def test_it_is_written_as_it_was_read(pair, tmp_path):
     parity.check_round_trip(pair[0], tmp_path / 'again')
     again = type(pair[1]).from_pretrained(tmp_path / 'again')

@@ -12,8 +12,10 @@ import torch
 import transformers
 from audio_reference import GPT2, HTSAT, filled, from_config, gpt2, noise, small_htsat, unit
 from bare_packages import module
+from flax import linen as nn
 
 from alm_jax.interop import pretrained, tensor_files
+from alm_jax.models import clapcap
 
 # Of the package's Swin windows, under newer versions of torch.
 pytestmark = pytest.mark.filterwarnings('ignore:torch.meshgrid')
@@ -264,6 +266,29 @@ def check_captioner(model, reference, duration, steps):
 
 def test_captioner(cap):
     check_captioner(*cap, duration=1, steps=20)
+
+
+def test_input_gradient_of_the_captioner(cap):
+    """Of the logits after a clip's embedding, through its mapper."""
+    model, reference = cap
+    rng = np.random.default_rng(1)
+    embedding = rng.normal(size=(2, DIM)).astype(np.float32)
+    ids = np.array([[5, 6, 7], [12, 3, 4]], np.int32)
+    shape = (2, 3 + ids.shape[1], GPT2['vocab_size'])
+    target = rng.normal(size=shape).astype(np.float32)
+
+    def caption(module, embedding):
+        return clapcap.after_prefix(module.decoder, module.mapper(embedding), ids, None)['logits']
+
+    def ours(x):
+        return nn.apply(caption, model.module)({'params': model.params}, x)
+
+    def theirs(x):
+        text = reference.gpt.transformer.wte(torch.tensor(ids).long())
+        whole = torch.cat([reference.clap_project(x), text], dim=1)
+        return reference.gpt(inputs_embeds=whole).logits
+
+    parity.check_input_gradient(jax.jit(ours), theirs, embedding, target)
 
 
 def test_captions_end_at_the_stop_token(cap):

@@ -12,6 +12,7 @@ import torch
 import transformers
 from audio_reference import GPT2, HTSAT, filled, from_config, gpt2, noise, small_htsat, unit
 from bare_packages import module
+from flax import linen as nn
 
 from alm_jax.interop import pretrained, tensor_files
 
@@ -131,6 +132,29 @@ def check(model, reference, duration, end, steps):
 
 def test_parts_and_answers(pair):
     check(*pair, duration=1, end=79, steps=20)
+
+
+@pytest.mark.parametrize('part', ['audio', 'text'])
+def test_input_gradient_of_a_mapper(pair, part):
+    """Of the answers' logits with respect to what one mapper takes."""
+    model, reference = pair
+    decoder = reference.caption_decoder
+    rng = np.random.default_rng(1)
+    embedding = rng.normal(size=(2, DIM)).astype(np.float32)
+    target = rng.normal(size=(2, 3, GPT2['vocab_size'])).astype(np.float32)
+    mapper = f'{part}_mapper'
+
+    def answer(module, embedding):
+        prefix = getattr(module, mapper)(embedding)
+        return module.decoder(embeddings_btd=prefix)['logits']
+
+    def ours(x):
+        return nn.apply(answer, model.module)({'params': model.params}, x)
+
+    def theirs(x):
+        return decoder.gpt(inputs_embeds=getattr(decoder, f'{part}_project')(x)).logits
+
+    parity.check_input_gradient(jax.jit(ours), theirs, embedding, target)
 
 
 def test_waveforms_and_prompts_to_answers(pair):
