@@ -22,6 +22,11 @@ def test_every_intermediate_of_a_padded_batch(pair):
 
 
 @pytest.mark.parametrize('pair', ['large'], indirect=True)
+def test_padding_changes_nothing(pair):
+    speech_parity.check_padding(pair[0])
+
+
+@pytest.mark.parametrize('pair', ['large'], indirect=True)
 def test_input_gradient(pair):
     speech_parity.check_input_gradient(pair)
 
