@@ -123,7 +123,9 @@ def cnn14() -> Encoder:
     def reference():
         import torch
 
-        whole = published('panns_inference.models').Cnn14(32_000, 1024, 320, 64, 50, 14_000, 527)
+        whole = published('panns_inference.models', 'torchlibrosa').Cnn14(
+            32_000, 1024, 320, 64, 50, 14_000, 527
+        )
         whole.spectrogram_extractor = whole.logmel_extractor = torch.nn.Identity()
         return whole
 
