@@ -6,8 +6,8 @@ Both libraries run in this one run, each in a process of its own, taking turns; 
 float32, the same input. A step is the gradient of the mean squared output in every parameter and
 an AdamW update. Prints median seconds, the ratio alm_jax / reference (below 1: we are faster), and
 the peak memory of each process beyond what its libraries take when imported, again as a ratio.
---threads is torch's; XLA takes all cores. Cnn14's reference is panns-inference, in the folder that
-ALM_JAX_REFERENCES names (tests/interop/references.txt).
+--threads is torch's; XLA takes all cores. The references of Cnn14 and AudioMAE lie in the folder
+that ALM_JAX_REFERENCES names (tests/interop/references.txt).
 """
 
 import argparse
@@ -111,12 +111,10 @@ def family(model_type: str, config: dict) -> Any:
     return families.find(model_type, 'benchmark').module(config)
 
 
-def published(name: str, *packages: str) -> Any:
+def published(name: str, *packages: str, by: str = 'bare_packages') -> Any:
     """A module of a package that lies in the folder ALM_JAX_REFERENCES, see tests/interop."""
     sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'tests' / 'interop'))
-    from bare_packages import module
-
-    return module(name, *packages)
+    return importlib.import_module(by).module(name, *packages)
 
 
 def cnn14() -> Encoder:
@@ -139,6 +137,21 @@ def cnn14() -> Encoder:
     )
 
 
+def audiomae() -> Encoder:
+    def reference():
+        create = published('timm', by='timm_packages').create_model
+        return create('vit_base_patch16_224', in_chans=1, img_size=(1024, 128), num_classes=0)
+
+    return Encoder(
+        reference,
+        lambda: family('audiomae', {}),
+        (1, 1024, 128),
+        'pooled',
+        lambda mel: mel[:, 0],
+        lambda found: found,
+    )
+
+
 SECONDS_10 = (160_000,)
 ENCODERS: dict[str, Callable[[], Encoder]] = {
     'htsat': htsat,
@@ -149,6 +162,19 @@ ENCODERS: dict[str, Callable[[], Encoder]] = {
     'wav2vec2_base': lambda: of_transformers('Wav2Vec2Config', 'Wav2Vec2Model', {}, SECONDS_10),
     'hubert_base': lambda: of_transformers('HubertConfig', 'HubertModel', {}, SECONDS_10),
     'wavlm_base': lambda: of_transformers('WavLMConfig', 'WavLMModel', {}, SECONDS_10),
+    'conformer_768x12': lambda: of_transformers(
+        'Wav2Vec2ConformerConfig', 'Wav2Vec2ConformerModel', {}, SECONDS_10
+    ),
+    'audiomae': audiomae,
+    'mimi': lambda: of_transformers(
+        'MimiConfig',
+        'MimiModel',
+        {},
+        (1, 48_000),
+        ours=lambda x: x.transpose(0, 2, 1),
+        theirs=lambda found: found.audio_values,
+        output='waveform',
+    ),
     'encodec_24khz': lambda: of_transformers(
         'EncodecConfig',
         'EncodecModel',
