@@ -169,7 +169,7 @@ def _rates(params, rates) -> Any:
     )
     for regex, factor in reversed(list(rates)):
         masks = param_names.match(params, [regex], where='optimizer.rates')
-        factors = jax.tree.map(lambda m, f: np.where(m, factor, f), masks, factors)  # noqa: B023
+        factors = jax.tree.map(lambda m, f, new=factor: np.where(m, new, f), masks, factors)
     return factors
 
 

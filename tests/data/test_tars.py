@@ -336,12 +336,15 @@ def test_damage_never_gives_anything_but_a_config_error(clips, tmp_path_factory,
     whole = path.read_bytes()
     at %= len(whole)
     path.write_bytes(whole[:at] + content + whole[at + len(content) :])
+    message = None
     try:
         found = tar_members.scan(path)
     except ConfigError as error:
-        assert str(path) in str(error)  # noqa: PT017
-    else:
+        message = str(error)
+    if message is None:
         assert found.schema.names == tar_members.SCHEMA.names
+    else:
+        assert str(path) in message
 
 
 def test_an_index_lies_beside_each_tar_and_is_used_until_its_size_changes(shards, opened):
@@ -481,32 +484,3 @@ def test_splits_by_folder_by_file_by_json_and_by_hash(clips, tmp_path, opened):
     after = by_hash()
     assert all(before[name] <= after[name] for name in before)
     assert sum(map(len, after.values())) == 120
-
-
-ALL_NAMES = '000 001 002 1 2 3 a0 a1 b0 b1'
-
-
-@pytest.mark.parametrize(
-    ('pattern', 'names'),
-    [
-        ('{000..002}.tar', '000 001 002'),
-        ('{1..3}.tar', '1 2 3'),
-        ('{a,b}{0..1}.tar', 'a0 a1 b0 b1'),
-        ('*.tar', ALL_NAMES),
-        ('[ab]?.tar', 'a0 a1 b0 b1'),
-        ('', ALL_NAMES),
-    ],
-)
-def test_patterns(tmp_path, pattern, names):
-    for name in ALL_NAMES.split():
-        (tmp_path / f'{name}.tar').touch()
-    found = files.expand(str(tmp_path / pattern), '.tar')
-    assert [path.stem for path in found] == names.split()
-    assert files.base_of(str(tmp_path / pattern)) == tmp_path
-
-
-def test_shards_that_do_not_exist_are_counted(tmp_path):
-    for number in (0, 2, 3):
-        (tmp_path / f'{number:03d}.tar').touch()
-    with pytest.raises(ConfigError, match=r'2 of 5 do not exist: .*001\.tar, .*004\.tar'):
-        files.expand(str(tmp_path / '{000..004}.tar'), '.tar')
