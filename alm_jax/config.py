@@ -332,7 +332,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
         try:
             _load_config_file(argv)
             return flags.FLAGS(argv)
-        except AttributeError as error:
+        except (AttributeError, KeyError) as error:  # a last key, or a group, that there is not
             keys = [arg.split('=')[0].lstrip('-') for arg in argv if arg.startswith('--config.')]
             sys.exit(_fail(ConfigError(_misspelt_override(keys) or _first_line(error))))
         except (ConfigError, flags.Error) as error:

@@ -90,6 +90,7 @@ def test_import_is_cheap_and_free_of_jax():
         (['--config', 'none.py'], 'does not exist'),
         (['--config', '{tiny}:smok'], "Did you mean 'smoke'"),
         (['--config', '{tiny}', '--config.stepz=3'], "Did you mean 'steps'"),
+        (['--config', '{tiny}', '--config.optimiser.learning_rate=1'], "Did you mean 'optimizer"),
         (['--config', '{tiny}', '--config.steps=x'], 'steps=x'),
         (['--confg', 'x'], 'config'),
     ],
