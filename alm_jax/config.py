@@ -283,11 +283,25 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config that ``to_json`` wrote. Lists become tuples; nothing is executed."""
+    """The config that ``to_json`` wrote. Lists become tuples; nothing is executed.
+
+    Keys that came into ``base()`` after it was written get their default there, which is what the
+    code did before there was a choice.
+    """
     config = ConfigDict(json.loads(text, object_hook=None))
     _tuples(config)
+    _fill(config, base(), prefix='')
     validate(config)
     return config
+
+
+def _fill(config: ConfigDict, reference: ConfigDict, prefix: str) -> None:
+    for key, default in reference.items():
+        path = prefix + key
+        if key not in config:
+            config[key] = default
+        elif path not in OPEN and isinstance(config[key], ConfigDict):
+            _fill(config[key], default, path + '.')
 
 
 def _tuples(config: ConfigDict) -> None:

@@ -1,5 +1,6 @@
 """Config vocabulary: what is misspelt is named, what is written is read back."""
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -108,3 +109,17 @@ def test_train_reports_mistakes_on_one_screen(arguments, expected, tmp_path):
     assert expected in done.stderr
     assert 'Traceback' not in done.stderr
     assert len(done.stderr.splitlines()) < 24
+
+
+def test_a_config_of_an_older_version_gets_the_keys_that_it_lacks():
+    config = config_lib.base()
+    config.steps = 7
+    older = json.loads(config_lib.to_json(config))
+    del older['remat'], older['task']['form'], older['sharding']
+    again = config_lib.from_json(json.dumps(older))
+    assert config_lib.plain(again) == config_lib.plain(config)
+    older['task']['fom'] = 'ring'
+    with pytest.raises(
+        config_lib.ConfigError, match=r"config.task.fom is not a key. Did you mean 'form'"
+    ):
+        config_lib.from_json(json.dumps(older))
