@@ -54,6 +54,8 @@ def base() -> ConfigDict:
     config.seed = 0
     config.steps = 1000  # updates
     config.batch_size = 64  # rows a step over all devices and hosts
+    # What the experiment is planned for and ``compile`` takes, such as 'v5e:16x16'; '' is nothing.
+    config.topology = ''
     config.compute_dtype = 'float32'  # or 'bfloat16'; parameters are float32 unless frozen
     # axis -> size; one may be -1, which takes the rest. dcn is the number of slices that data goes
     # across; -1 is as many as there are.

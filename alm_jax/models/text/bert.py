@@ -38,21 +38,23 @@ class Size:
     pooler: bool = False
 
 
+ROBERTA = Size(  # FacebookAI/roberta-base, the text tower of LAION-CLAP
+    768,
+    12,
+    12,
+    vocabulary=50265,
+    positions=514,
+    first_position=2,
+    types=1,
+    norm_epsilon=1e-5,
+    pooler=True,
+)
 VARIANTS = {
     'mu': Size(64, 2, 2),
     'minilm': Size(384, 6, 12),  # sentence-transformers/all-MiniLM-L6-v2
     'mu_roberta': Size(64, 2, 2, positions=514, first_position=2, types=1, pooler=True),
-    'roberta': Size(  # FacebookAI/roberta-base, the text tower of LAION-CLAP
-        768,
-        12,
-        12,
-        vocabulary=50265,
-        positions=514,
-        first_position=2,
-        types=1,
-        norm_epsilon=1e-5,
-        pooler=True,
-    ),
+    'roberta': ROBERTA,
+    'roberta_large': dataclasses.replace(ROBERTA, width=1024, depth=24, heads=16),
 }
 
 
