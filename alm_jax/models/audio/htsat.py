@@ -70,11 +70,13 @@ class HtsAt(nn.Module):
     Attributes:
       variant: 'mu', 'tiny', 'base', or a Size.
       fusion: whether the input has four spectrograms, the whole clip and three cuts of it.
+      remat: what blocks recompute in the backward pass, see ``transformer_stack``.
       dtype: compute dtype; norms, softmax and pooling are float32.
     """
 
     variant: str | Size = 'tiny'
     fusion: bool = False
+    remat: str = 'none'
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
@@ -108,7 +110,7 @@ class HtsAt(nn.Module):
         outputs = {'embeddings': x}
         for i, (depth, heads) in enumerate(zip(size.depths, size.heads)):
             last = i == len(size.depths) - 1
-            x = _Stage(size, depth, heads, last, self.dtype, name=f'stage_{i}')(x)
+            x = _Stage(size, depth, heads, last, self.remat, self.dtype, name=f'stage_{i}')(x)
             outputs[f'stage_{i}'] = x
         tokens = _unfold(LayerNorm(1e-5, name='final_norm')(x), size)
         frames = jnp.mean(tokens.astype(jnp.float32), axis=1)
@@ -159,6 +161,7 @@ class _Stage(nn.Module):
     depth: int
     heads: int
     last: bool
+    remat: str
     dtype: DTypeLike
 
     @nn.compact
@@ -177,6 +180,7 @@ class _Stage(nn.Module):
             window=self.size.window,
             norm_epsilon=self.size.norm_epsilon,
             biases=biases,
+            remat=self.remat,
             dtype=self.dtype,
             name='layers',
         )(x_bhwd, None)

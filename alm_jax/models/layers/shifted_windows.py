@@ -8,9 +8,10 @@ import numpy as np
 from flax import linen as nn
 from jax.typing import DTypeLike
 
+from alm_jax import config as config_lib
 from alm_jax.models.layers.attention import PROJECTIONS, MultiHeadAttention
 from alm_jax.models.layers.norm import LayerNorm
-from alm_jax.models.layers.transformer import Mlp
+from alm_jax.models.layers.transformer import REMAT, Mlp
 
 
 class SwinPair(nn.Module):
@@ -22,6 +23,7 @@ class SwinPair(nn.Module):
     Attributes:
       window: positions along a side of a window. A picture no larger than a window is one window,
         and is not shifted.
+      remat: what each block recomputes in the backward pass, see ``transformer_stack``.
     """
 
     heads: int
@@ -29,14 +31,19 @@ class SwinPair(nn.Module):
     window: int
     norm_epsilon: float = 1e-5
     biases: tuple[str, ...] = PROJECTIONS
+    remat: str = 'none'
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x_bhwd, _=None):
         """[b, h, w, d] -> ([b, h, w, d], None), for nn.scan."""
+        wrap = config_lib.choose(REMAT, self.remat, where='model.audio.remat')
+        # A scan over a single pair is no loop when it is compiled, so that what is computed again
+        # would be found to be the same as before and kept after all.
+        block = _Block if self.remat == 'none' else wrap(_Block, prevent_cse=True)
         fields = (self.heads, self.mlp_width, self.window, self.norm_epsilon, self.biases)
-        x = _Block(*fields, 0, self.dtype, name='plain')(x_bhwd)
-        return _Block(*fields, self.window // 2, self.dtype, name='shifted')(x), None
+        x = block(*fields, 0, self.dtype, name='plain')(x_bhwd)
+        return block(*fields, self.window // 2, self.dtype, name='shifted')(x), None
 
 
 class _Block(nn.Module):
