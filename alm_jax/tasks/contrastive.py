@@ -108,16 +108,17 @@ class ContrastiveTask:
           (float32 scalar, (metrics 'logit_scale' and 'logit_bias', extra)).
         """
         wave_rng, mel_rng, dropout_rng = jax.random.split(rng, 3)
-        mel, num_frames = self._features(batch, wave_rng)
-        mel = augment.spec_augment(
-            mel_rng,
-            mel,
-            num_frames,
-            time_masks=self._augment.time_masks,
-            time_mask_frames=self._augment.time_mask_frames,
-            freq_masks=self._augment.freq_masks,
-            freq_mask_bins=self._augment.freq_mask_bins,
-        )
+        with jax.named_scope('front_end'):
+            mel, num_frames = self._features(batch, wave_rng)
+            mel = augment.spec_augment(
+                mel_rng,
+                mel,
+                num_frames,
+                time_masks=self._augment.time_masks,
+                time_mask_frames=self._augment.time_mask_frames,
+                freq_masks=self._augment.freq_masks,
+                freq_mask_bins=self._augment.freq_mask_bins,
+            )
         with activation_axes(self._mesh, self._axes):
             out = self.model.apply(
                 {'params': params, **extra},
@@ -129,7 +130,8 @@ class ContrastiveTask:
                 rngs={'dropout': dropout_rng},
             )
         metrics = {name: out[name] for name in ('logit_scale', 'logit_bias')}
-        return self._objective(out, batch), (metrics, extra)
+        with jax.named_scope('objective'):
+            return self._objective(out, batch), (metrics, extra)
 
     def after_update(self, params: Any, extra: Any, step: jax.Array) -> Any:
         """Nothing follows an update: ``extra`` as it is."""

@@ -1,5 +1,6 @@
 """The training step: one jitted, donated function from (state, batch) to (state, metrics)."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -7,7 +8,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
-from alm_jax.training import sharding
+from alm_jax.training import padding, sharding
 from alm_jax.training.optimizer import Optimizer, select
 from alm_jax.training.state import TrainState
 
@@ -29,9 +30,9 @@ def make_train_step(
     Returns:
       ``(state, batch) -> (state, metrics)``. Metrics are scalars: the task's own, 'loss',
       'grad_norm', 'update_norm', 'param_norm' (of the trainable part), 'learning_rate', and
-      'skipped', the updates not taken so far because a loss or gradient was not finite. A skipped
-      step leaves params, moments and extra as they were and still counts as a step, so that one bad
-      batch neither stops a run nor is met again.
+      'skipped', the updates not taken so far because a loss or gradient was not finite, and what
+      ``padding.shares`` tells of the batch. A skipped step leaves params, moments and extra as they
+      were and still counts as a step, so that one bad batch neither stops a run nor is met again.
     """
 
     def train_step(state, batch):
@@ -42,13 +43,15 @@ def make_train_step(
             return task.loss(optimizer.merge(trainable, frozen), state.extra, batch, rng)
 
         (loss, (metrics, extra)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable)
-        updated, opt_state, numbers = optimizer.update(
-            gradients, state.opt_state, trainable, state.step, loss
-        )
+        with jax.named_scope('optimizer'):
+            updated, opt_state, numbers = optimizer.update(
+                gradients, state.opt_state, trainable, state.step, loss
+            )
         params = optimizer.merge(updated, frozen)
         extra = task.after_update(params, extra, state.step + 1)
         taken = numbers['skipped'] == state.opt_state['skipped']
-        metrics = {**metrics, **numbers, 'loss': loss, 'param_norm': optax.tree.norm(updated)}
+        metrics = {**metrics, **numbers, **padding.shares(batch), 'loss': loss}
+        metrics['param_norm'] = optax.tree.norm(updated)
         new_state = TrainState(
             step=state.step + 1,
             data_step=state.data_step + 1,
@@ -68,19 +71,35 @@ def make_train_step(
     )
 
 
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """``(state, batch) -> (state, metrics)`` for the kinds of batch that are known.
+
+    A batch of other shapes is a RuntimeError, for hosts that compile at different steps wait for
+    each other in the dark.
+
+    Attributes:
+      programs: by ``shapes`` of the batch.
+    """
+
+    programs: Mapping[Any, jax.stages.Compiled]
+
+    def __call__(self, state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
+        found = self.programs.get(shapes(batch))
+        if found is None:
+            raise RuntimeError(f'no step was compiled for a batch of {dict(shapes(batch))}.')
+        return found(state, batch)
+
+
 def compile_shapes(
     train_step: Any, state: TrainState, specs: Sequence[Mapping[str, Any]], mesh: Mesh
-) -> TrainStep:
+) -> CompiledStep:
     """The step compiled for every batch that will come, before the first one.
 
     Args:
       train_step: from ``make_train_step``.
       state: arrays or their shapes.
       specs: for each kind of batch, its arrays' global shapes and dtypes by name.
-
-    Returns:
-      ``(state, batch) -> (state, metrics)``; a batch of other shapes is a RuntimeError, for hosts
-      that compile at different steps wait for each other in the dark.
     """
     rows = sharding.batch_sharding(mesh)
     compiled = {}
@@ -89,16 +108,10 @@ def compile_shapes(
             name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=rows)
             for name, array in spec.items()
         }
-        compiled[_shapes(spec)] = train_step.lower(state, batch).compile()
-
-    def compiled_step(state, batch):
-        found = compiled.get(_shapes(batch))
-        if found is None:
-            raise RuntimeError(f'no step was compiled for a batch of {dict(_shapes(batch))}.')
-        return found(state, batch)
-
-    return compiled_step
+        compiled[shapes(spec)] = train_step.lower(state, batch).compile()
+    return CompiledStep(compiled)
 
 
-def _shapes(batch: Mapping[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def shapes(batch: Mapping[str, Any]) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """What kind of batch this is: the shape of each array by name."""
     return tuple(sorted((name, tuple(array.shape)) for name, array in batch.items()))
