@@ -24,6 +24,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from alm_jax import config as config_lib
+from alm_jax import distributed
 from alm_jax.config import ConfigError
 from alm_jax.data import loader, location, sources
 from alm_jax.data.hygiene import leaks
@@ -322,7 +323,8 @@ def main(argv: list[str]) -> int | None:
         use_own_data(config, flags.FLAGS.data, flags.FLAGS.captions)
     workdir = make_workdir(flags.FLAGS.workdir)
     try:
-        train(config, workdir)
+        with distributed.session():
+            train(config, workdir)
     except KeyboardInterrupt:
         found = checkpoint.latest_complete(workdir)
         whence = f'step {found.name}' if found else 'the start'
@@ -337,4 +339,5 @@ if __name__ == '__main__':
     flags.DEFINE_string('data', '', 'Train on this folder of audio files instead; see --captions.')
     flags.DEFINE_string('captions', '', 'CSV or JSONL beside --data: columns file, caption.')
     flags.DEFINE_string('data_dir', '', 'Where prepared data lies; default $ALM_JAX_DATA.')
+    distributed.define_flags()
     config_lib.run(main)

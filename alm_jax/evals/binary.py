@@ -8,6 +8,7 @@ from typing import Any
 from absl import flags
 
 from alm_jax import config as config_lib
+from alm_jax import distributed
 from alm_jax.config import ConfigError
 from alm_jax.data.inputs import entries
 from alm_jax.evals import result as result_lib
@@ -31,7 +32,14 @@ def run(evaluator: type) -> None:
     flags.DEFINE_string('name', '', 'Name of the result: evals/NAME/STEP.json.')
     flags.DEFINE_string('out', '', 'Folder for the results; default the workdir.')
     flags.DEFINE_bool('watch', False, 'Evaluate every checkpoint until the run has finished.')
-    config_lib.run(lambda argv: _main(evaluator, flags.FLAGS))
+    distributed.define_flags()
+
+    def main(argv: list[str]) -> None:
+        del argv
+        with distributed.session():
+            _main(evaluator, flags.FLAGS)
+
+    config_lib.run(main)
 
 
 def _main(evaluator: type, given: Any) -> None:
