@@ -87,20 +87,13 @@ def program(config: ConfigDict, mesh: Mesh) -> Program:
         for name, array in spec.items()
     }
 
-    def loss(trained, kept, batch, rng):
-        frozen, extra = kept
-        return task.loss(adamw.merge(trained, frozen), extra, batch, rng)[0]
-
-    rng = jax.eval_shape(lambda: jax.random.key(0))
-    trained, frozen = adamw.split(planned.params)
-    flops = model_flops.count(loss, trained, (frozen, planned.extra), batch, rng)
     return Program(
         train_step=step.make_train_step(
             task, adamw, seed=config.seed, mesh=mesh, placement=placement
         ),
         state=param_sharding.abstract(planned, placement),
         batch=batch,
-        flops=flops,
+        flops=model_flops.of_step(task, adamw, planned, batch),
         table=param_sharding.table(planned, placement),
     )
 

@@ -35,6 +35,7 @@ from alm_jax.tasks import build_task
 from alm_jax.text.tokenizer import Tokenizer
 from alm_jax.training import (
     checkpoint,
+    goodput,
     metrics,
     optimizer,
     param_names,
@@ -42,6 +43,7 @@ from alm_jax.training import (
     sharding,
     state,
     step,
+    step_clock,
 )
 from alm_jax.training.device_prefetch import DevicePrefetch
 
@@ -60,6 +62,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
       ConfigError: whatever the user can mend, before the first step where that can be known.
     """
     # ------------------------------------------------------------------ devices and data
+    usage = goodput.Goodput(workdir)
     config_lib.validate(config)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch_size(config.batch_size, mesh)
@@ -108,8 +111,8 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
     # ------------------------------------------------------------------ a workdir that stands alone
     write_run_files(workdir, config, task, param_sharding.table(planned, placement))
     jitted = step.make_train_step(task, adamw, seed=config.seed, mesh=mesh, placement=placement)
-    train_step = step.compile_shapes(jitted, start, specs, mesh)
-    say(f'compiled for {len(specs)} kind(s) of batch')
+    with usage.phase('compile'):
+        train_step = step.compile_shapes(jitted, start, specs, mesh)
     first_step, data_step = int(start.step), int(start.data_step)
     made = loader.batches(
         config,
@@ -124,7 +127,17 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
 
     # ------------------------------------------------------------------ the loop
     current = start
-    clock = metrics.StepClock(config.batch_size)
+    clock = step_clock.StepClock(
+        config.batch_size,
+        usage,
+        model_flops=step_clock.model_flops(task, adamw, planned, specs),
+        peak_flops=step_clock.peak_flops(jax.devices()),
+    )
+    startup = usage.started(first_step)
+    say(
+        f'compiled for {len(specs)} kind(s) of batch in {startup["compile_seconds"]:.0f} s, '
+        f'ready after {startup["start_up_seconds"]:.0f} s more'
+    )
     with (
         contextlib.closing(batches),
         checkpoint.Checkpointer(
@@ -140,20 +153,22 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
             with clock.waiting():
                 batch = next(batches)
             current, numbers = train_step(current, batch)
-            clock.stepped(numbers)
+            clock.stepped(numbers, batch)
             bar.update()
             last = now == config.steps
             if now % config.log_every == 0 or last or now == first_step + 1:
                 scalars = metrics.to_host(numbers)
-                scalars |= {f'train/{name}': rate for name, rate in clock.rates().items()}
+                rates = clock.rates() | (startup if now == first_step + 1 else {})
+                scalars |= {f'train/{name}': rate for name, rate in rates.items()}
                 scalars['train/bad_records'] = made.skipped
                 writer.write(now, scalars)
                 metrics.show(bar, scalars)
-            with clock.excluded():
-                if now % config.checkpoint.every == 0 or last:
+            if now % config.checkpoint.every == 0 or last:
+                with clock.excluded('checkpoint'):
                     saver.save(current)
-                due = {n: e for n, e in evaluators.items() if e.due(now, config.steps)}
-                if due:
+            due = {n: e for n, e in evaluators.items() if e.due(now, config.steps)}
+            if due:
+                with clock.excluded('evaluation'):
                     evaluate(due, current, workdir, writer, bar)
 
     # ------------------------------------------------------------------ something to look at

@@ -1,14 +1,11 @@
 """What a run says while it goes: metrics.jsonl, TensorBoard files and a progress bar."""
 
-import concurrent.futures
-import contextlib
 import json
 import math
 import os
 import pathlib
 import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -77,62 +74,6 @@ def truncate_after(path: pathlib.Path, step: int) -> None:
     partial.replace(path)
 
 
-class StepClock:
-    """Clips a second and the share of time spent waiting for data, between two calls of ``rates``.
-
-    ``waiting`` surrounds the call for the next batch; ``stepped`` takes what the step then gave;
-    ``excluded`` surrounds what is not training (an evaluation). Steps run asynchronously, so the
-    host may well wait for data while the device is busy: only the time from when the last step
-    has finished counts as waiting.
-    """
-
-    def __init__(self, clips_per_step: int):
-        self._clips_per_step = clips_per_step
-        self._watcher = concurrent.futures.ThreadPoolExecutor(1, 'step_clock')
-        self._finished: concurrent.futures.Future | None = None  # when the last step did
-        self._restart()
-
-    def _restart(self) -> None:
-        self._start, self._steps, self._waited, self._excluded = time.perf_counter(), 0, 0.0, 0.0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Counts one step, and the time inside as waiting for data."""
-        start = time.perf_counter()
-        yield
-        end = time.perf_counter()
-        if self._finished is not None:
-            start = max(start, self._finished.result()) if self._finished.done() else end
-        self._waited += max(end - start, 0.0)
-        self._steps += 1
-
-    def stepped(self, metrics: Any) -> None:
-        """Takes the metrics of the step just dispatched; does not wait for them."""
-        self._finished = self._watcher.submit(_time_when_ready, metrics)
-
-    @contextlib.contextmanager
-    def excluded(self) -> Iterator[None]:
-        """Leaves the time inside out of the rates."""
-        start = time.perf_counter()
-        yield
-        self._excluded += time.perf_counter() - start
-
-    def rates(self) -> dict[str, float]:
-        """'clips_per_s' and 'data_wait' (share, 0 to 1) since the last call. Call it in sync."""
-        seconds = max(time.perf_counter() - self._start - self._excluded, 1e-9)
-        rates = {
-            'clips_per_s': self._steps * self._clips_per_step / seconds,
-            'data_wait': min(self._waited / seconds, 1.0),
-        }
-        self._restart()
-        return rates
-
-
-def _time_when_ready(metrics: Any) -> float:
-    jax.block_until_ready(metrics)
-    return time.perf_counter()
-
-
 def to_host(metrics: Mapping[str, jax.Array], prefix: str = 'train/') -> dict[str, float]:
     """Step metrics as floats under ``prefix``; waits for the step."""
     return {
@@ -157,9 +98,11 @@ def progress_bar(steps: int, start: int = 0) -> tqdm.tqdm:
 
 
 def show(bar: tqdm.tqdm, scalars: Mapping[str, float]) -> None:
-    """Puts loss, clips a second and data wait beside the bar."""
-    bar.set_postfix_str(
+    """Puts loss, clips a second, data wait and, where it is known, MFU beside the bar."""
+    text = (
         f'loss {scalars["train/loss"]:.4f}, {scalars["train/clips_per_s"]:.0f} clips/s, '
-        f'data wait {scalars["train/data_wait"]:.0%}',
-        refresh=False,
+        f'data wait {scalars["train/data_wait"]:.0%}'
     )
+    if 'train/mfu' in scalars:
+        text += f', MFU {scalars["train/mfu"]:.0%}'
+    bar.set_postfix_str(text, refresh=False)

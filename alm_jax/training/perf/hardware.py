@@ -89,6 +89,24 @@ CHIPS = {
     ),
 }
 
+# What devices call themselves (``device_kind``) -> their chip. Other forms of a chip, such as an
+# H100 on a PCIe card, have other figures.
+DEVICE_KINDS = {
+    'TPU v4': 'v4',
+    'TPU v5 lite': 'v5e',
+    'TPU v5e': 'v5e',
+    'TPU v5': 'v5p',
+    'TPU v5p': 'v5p',
+    'TPU v6 lite': 'v6e',
+    'TPU v6e': 'v6e',
+    'NVIDIA H100 80GB HBM3': 'h100',
+}
+
+
+def chip_of(device_kind: str) -> Chip | None:
+    """The figures of a device by what it calls itself; None where they are not known."""
+    return CHIPS.get(DEVICE_KINDS.get(device_kind, ''))
+
 
 def chip(name: str) -> Chip:
     """The figures of a kind of chip.

@@ -53,6 +53,24 @@ class ModelFlops:
         self.uncounted += other.uncounted
 
 
+def of_step(task: Any, optimizer: Any, state: Any, batch: Any) -> ModelFlops:
+    """The FLOPs of one training step over the global batch.
+
+    Args:
+      task: see ``step.make_train_step``.
+      optimizer: tells what is trained.
+      state, batch: those of the step; arrays or their shapes.
+    """
+
+    def loss(trained, kept, batch, rng):
+        frozen, extra = kept
+        return task.loss(optimizer.merge(trained, frozen), extra, batch, rng)[0]
+
+    rng = jax.eval_shape(lambda: jax.random.key(0))
+    trained, frozen = optimizer.split(state.params)
+    return count(loss, trained, (frozen, state.extra), batch, rng)
+
+
 def count(loss: Callable[..., Any], trained: Any, frozen: Any, *others: Any) -> ModelFlops:
     """The FLOPs of ``loss`` and of its gradient with respect to ``trained``.
 
