@@ -55,7 +55,8 @@ def get_config(arg=None):
         c.evals = {{}}
     return c
 """
-TIMINGS = ('train/clips_per_s', 'train/data_wait')
+SPEEDS = ('clips_per_s', 'tokens_per_s', 'model_tflops_per_s', 'step_seconds', 'data_wait')
+TIMINGS = {f'train/{name}' for name in (*SPEEDS, 'goodput', 'start_up_seconds', 'compile_seconds')}
 
 
 class Program:
