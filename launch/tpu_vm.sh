@@ -159,7 +159,9 @@ delete() { do_it gcloud compute tpus queued-resources delete "$name" "${where[@]
 train() {
   local now status
   if [ "$dry_run" ]; then
-    create && setup && run "$@"
+    create
+    setup
+    run "$@"
     echo '# when the slice is preempted, and then all of the above again:'
     delete
     return
@@ -168,7 +170,8 @@ train() {
     now=$(queued)
     if [ "$now" != ACTIVE ] || [ "$(slice_state)" != READY ]; then
       [ "$now" = NONE ] || delete
-      create && setup || return
+      create
+      setup
     fi
     status=0
     run "$@" || status=$?
