@@ -68,7 +68,7 @@ def program(config: ConfigDict, mesh: Mesh) -> Program:
       ConfigError: as ``train`` does.
     """
     config_lib.validate(config)
-    sharding.check_batch_size(config.batch_size, mesh)
+    sharding.check_batch_size(config.batch_size, mesh, micro_batches=config.micro_batches)
     task = build_task(config, mesh=mesh)
     specs = loader.batch_specs(
         config, sampling_rate=task.sampling_rate, window_samples=task.window_samples
@@ -89,7 +89,12 @@ def program(config: ConfigDict, mesh: Mesh) -> Program:
 
     return Program(
         train_step=step.make_train_step(
-            task, adamw, seed=config.seed, mesh=mesh, placement=placement
+            task,
+            adamw,
+            seed=config.seed,
+            mesh=mesh,
+            placement=placement,
+            micro_batches=config.micro_batches,
         ),
         state=param_sharding.abstract(planned, placement),
         batch=batch,
@@ -161,7 +166,7 @@ def find_max_batch(config: ConfigDict, where: topology.Topology) -> dict[str, An
     Raises:
       ConfigError: not even the smallest fits.
     """
-    unit = sharding.batch_devices(make_mesh(config, where))
+    unit = sharding.batch_devices(make_mesh(config, where)) * config.micro_batches
     tried: dict[int, dict[str, Any]] = {}
 
     def fits(batch_size: int) -> bool:

@@ -54,6 +54,7 @@ def base() -> ConfigDict:
     config.seed = 0
     config.steps = 1000  # updates
     config.batch_size = 64  # rows a step over all devices and hosts
+    config.micro_batches = 1  # parts of a batch, one after another, for less memory; same gradient
     # What the experiment is planned for and ``compile`` takes, such as 'v5e:16x16'; '' is nothing.
     config.topology = ''
     config.compute_dtype = 'float32'  # or 'bfloat16'; parameters are float32 unless frozen
@@ -166,7 +167,7 @@ def did_you_mean(word: str, valid: Sequence[str]) -> str:
 def validate(config: ConfigDict) -> None:
     """Raises ConfigError for a key that ``base()`` lacks or a value of another type."""
     _validate(config, base(), prefix='')
-    for key in ('steps', 'batch_size', 'log_every'):
+    for key in ('steps', 'batch_size', 'micro_batches', 'log_every'):
         if config[key] < 1:
             raise ConfigError(f'config.{key} is {config[key]}; it must be at least 1.')
 

@@ -65,7 +65,7 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
     usage = goodput.Goodput(workdir)
     config_lib.validate(config)
     mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batch_size(config.batch_size, mesh)
+    sharding.check_batch_size(config.batch_size, mesh, micro_batches=config.micro_batches)
     opened, mixture = loader.open_mixture(config)
     found = checkpoint_to_continue(config, workdir)
     tokenizer = make_tokenizer(config, opened, found)
@@ -110,7 +110,14 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
 
     # ------------------------------------------------------------------ a workdir that stands alone
     write_run_files(workdir, config, task, param_sharding.table(planned, placement))
-    jitted = step.make_train_step(task, adamw, seed=config.seed, mesh=mesh, placement=placement)
+    jitted = step.make_train_step(
+        task,
+        adamw,
+        seed=config.seed,
+        mesh=mesh,
+        placement=placement,
+        micro_batches=config.micro_batches,
+    )
     with usage.phase('compile'):
         train_step = step.compile_shapes(jitted, start, specs, mesh)
     first_step, data_step = int(start.step), int(start.data_step)

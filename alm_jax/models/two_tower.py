@@ -90,11 +90,15 @@ class TwoTower(nn.Module):
           'logit_scale' (at most 100), 'logit_bias' and 'text_logit_scale', float32 [], as far as
           the model has them.
         """
-        outputs = {
+        return {
             'audio_embedding': self.embed_audio(mel_btf, num_frames_b, train),
             'text_embedding': self.embed_text(token_ids_bt, token_mask_bt, train),
-            'logit_scale': jnp.exp(ceiling(self.logit_scale, LOG_SCALE_MAX)),
+            **self.scales(),
         }
+
+    def scales(self):
+        """What the objective needs beside the embeddings: the scalars of a call."""
+        outputs = {'logit_scale': jnp.exp(ceiling(self.logit_scale, LOG_SCALE_MAX))}
         if self.two_scales:
             outputs['text_logit_scale'] = jnp.exp(ceiling(self.text_logit_scale, LOG_SCALE_MAX))
         if self.logit_bias_init is not None:

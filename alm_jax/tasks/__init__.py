@@ -1,4 +1,23 @@
-"""A task binds a model, its objective, the device front end and predictors."""
+"""A task binds a model, its objective, the device front end and predictors.
+
+What a training step asks of it:
+
+- ``init(rng, batch_spec) -> (params, extra)``
+- ``loss(params, extra, batch, rng) -> (scalar, (metrics, extra))`` over the global batch
+- ``after_update(params, extra, step) -> extra``
+
+and for ``config.micro_batches`` above 1 one of two ways to cut that loss, neither of which may
+change ``extra``:
+
+- rows that are compared with each other (GradCache): ``embed(params, extra, batch, rng)`` gives a
+  tree of arrays with an element for each row, which depends on that row alone, and
+  ``loss_of(params, extra, embeddings, batch)`` gives what ``loss`` does.
+- sums over tokens: ``loss_sum_and_count(params, extra, batch, rng)`` gives the sum over the tokens
+  that count and their number; ``loss`` is the first over the second.
+
+``rng`` is one key, from which every row draws as in the whole batch (see
+``alm_jax.training.row_keys``): draws for rows have the rows as their leading axis.
+"""
 
 from jax.sharding import Mesh
 from ml_collections import ConfigDict

@@ -107,6 +107,20 @@ class ContrastiveTask:
         Returns:
           (float32 scalar, (metrics 'logit_scale' and 'logit_bias', extra)).
         """
+        embeddings = self.embed(params, extra, batch, rng)
+        return self.loss_of(params, extra, embeddings, batch)
+
+    def embed(
+        self, params: Any, extra: Any, batch: Mapping[str, jax.Array], rng: jax.Array
+    ) -> dict[str, jax.Array]:
+        """The embeddings of some rows, as ``loss`` sees them; its arguments.
+
+        Each depends on its own row and the draws for it alone, also where ``extra`` has the
+        statistics of batch norms, which no encoder updates.
+
+        Returns:
+          'audio_embedding' and 'text_embedding', float32 [b, d] of unit norm.
+        """
         wave_rng, mel_rng, dropout_rng = jax.random.split(rng, 3)
         with jax.named_scope('front_end'):
             mel, num_frames = self._features(batch, wave_rng)
@@ -129,9 +143,20 @@ class ContrastiveTask:
                 train=True,
                 rngs={'dropout': dropout_rng},
             )
-        metrics = {name: out[name] for name in ('logit_scale', 'logit_bias')}
+        return {name: out[name] for name in ('audio_embedding', 'text_embedding')}
+
+    def loss_of(
+        self,
+        params: Any,
+        extra: Any,
+        embeddings: Mapping[str, jax.Array],
+        batch: Mapping[str, jax.Array],
+    ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Any]]:
+        """What ``loss`` returns, from the embeddings of the global batch."""
+        scales = self.model.apply({'params': params, **extra}, method='scales')
+        metrics = {name: scales[name] for name in ('logit_scale', 'logit_bias')}
         with jax.named_scope('objective'):
-            return self._objective(out, batch), (metrics, extra)
+            return self._objective({**embeddings, **scales}, batch), (metrics, extra)
 
     def after_update(self, params: Any, extra: Any, step: jax.Array) -> Any:
         """Nothing follows an update: ``extra`` as it is."""

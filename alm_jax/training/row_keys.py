@@ -99,8 +99,7 @@ def _positions(shape, rows, count, index):
     parts = shape[0] // rows
     here = jax.lax.iota(jnp.uint32, shape[0])
     leading = (here // parts * count + index) * parts + here % parts
-    size = jnp.full_like(leading, math.prod(shape[1:]))
-    words = jax.lax.mulhi(leading, size), leading * size
+    words = _product(leading, math.prod(shape[1:]))
     high, low = (word.reshape(-1, *(1 for _ in shape[1:])) for word in words)
     within = jnp.zeros_like(low[:1])
     for axis in range(1, len(shape)):  # elementwise, so that any axis can be sharded
@@ -109,3 +108,15 @@ def _positions(shape, rows, count, index):
         within += stride * jax.lax.broadcasted_iota(jnp.uint32, own, axis)
     low = low + within
     return high + (low < within), low
+
+
+def _product(x, y):
+    """uint32 (high, low) of x y, uint32 [n] times an int below 2 ** 32.
+
+    By halves: lax.mulhi cannot be lowered where its operands are sharded.
+    """
+    x_high, x_low = x >> 16, x & 0xFFFF
+    y_high, y_low = jnp.uint32(y >> 16), jnp.uint32(y & 0xFFFF)
+    middle = x_high * y_low + (x_low * y_low >> 16)
+    other = x_low * y_high + (middle & 0xFFFF)
+    return x_high * y_high + (middle >> 16) + (other >> 16), x * jnp.uint32(y)

@@ -89,11 +89,15 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def check_batch_size(
-    batch_size: int, mesh: Mesh | AbstractMesh, processes: int | None = None
+    batch_size: int,
+    mesh: Mesh | AbstractMesh,
+    processes: int | None = None,
+    micro_batches: int = 1,
 ) -> None:
     """Raises ConfigError unless ``batch_size`` rows divide evenly over devices and processes.
 
     Args:
+      micro_batches: each takes as many rows of every device, so they divide those.
       processes: None is ``jax.process_count()``. Each reads rows of its own, so two cannot share
         the parts of a row.
     """
@@ -112,6 +116,14 @@ def check_batch_size(
         raise ConfigError(
             f'config.batch_size is {batch_size}, which does not divide over {parts} devices '
             f'({axes}). Use a multiple of {unit}, such as {nearest}.'
+        )
+    rows = batch_size // parts
+    if rows % micro_batches:
+        below = max(n for n in range(1, micro_batches) if rows % n == 0)
+        raise ConfigError(
+            f'config.micro_batches is {micro_batches}, which does not divide the {rows} rows of '
+            f'each device. Use {below}, or a batch_size that is a multiple of '
+            f'{parts * micro_batches}.'
         )
 
 

@@ -8,6 +8,7 @@ import jax
 import optax
 from jax.sharding import Mesh
 
+from alm_jax.training import micro_batches as micro_batches_lib
 from alm_jax.training import padding, sharding
 from alm_jax.training.optimizer import Optimizer, select
 from alm_jax.training.state import TrainState
@@ -16,16 +17,22 @@ TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def make_train_step(
-    task: Any, optimizer: Optimizer, *, seed: int, mesh: Mesh, placement: Any = None
+    task: Any,
+    optimizer: Optimizer,
+    *,
+    seed: int,
+    mesh: Mesh,
+    placement: Any = None,
+    micro_batches: int = 1,
 ) -> TrainStep:
     """The jitted step; the state it is given is donated, so its buffers are gone afterwards.
 
     Args:
-      task: has ``loss(params, extra, batch, rng) -> (scalar, (metrics, extra))`` and
-        ``after_update(params, extra, step) -> extra``.
+      task: see ``alm_jax.tasks``.
       seed: of dropout and augmentation; the rng of a step is ``fold_in(key(seed), data_step)``, so
         it is the same on any number of devices and after a restart.
       placement: of the state, from ``param_sharding.of_state``; None is a copy on every device.
+      micro_batches: into how many parts a batch goes, one after another.
 
     Returns:
       ``(state, batch) -> (state, metrics)``. Metrics are scalars: the task's own, 'loss',
@@ -33,16 +40,22 @@ def make_train_step(
       'skipped', the updates not taken so far because a loss or gradient was not finite, and what
       ``padding.shares`` tells of the batch. A skipped step leaves params, moments and extra as they
       were and still counts as a step, so that one bad batch neither stops a run nor is met again.
+
+    Raises:
+      ConfigError: the task cannot do with micro-batches.
     """
+    gradient = micro_batches_lib.gradient_of(task, micro_batches)
 
     def train_step(state, batch):
         rng = jax.random.fold_in(jax.random.key(seed), state.data_step)
         trainable, frozen = optimizer.split(state.params)
 
-        def loss_of(trainable):
-            return task.loss(optimizer.merge(trainable, frozen), state.extra, batch, rng)
+        def params_of(trainable):
+            return optimizer.merge(trainable, frozen)
 
-        (loss, (metrics, extra)), gradients = jax.value_and_grad(loss_of, has_aux=True)(trainable)
+        (loss, (metrics, extra)), gradients = gradient(
+            params_of, trainable, state.extra, batch, rng
+        )
         with jax.named_scope('optimizer'):
             updated, opt_state, numbers = optimizer.update(
                 gradients, state.opt_state, trainable, state.step, loss

@@ -65,4 +65,6 @@ def kept(key, length: int, left_out: int):
     """
     if not 0 <= left_out < length:
         raise ValueError(f'patchout of {left_out} leaves none of {length}.')
-    return jnp.sort(jax.random.permutation(key, length)[: length - left_out])
+    # An axis of one in front tells ``training.row_keys`` that the draw is of no row.
+    order = jax.random.permutation(key, jnp.arange(length)[None], axis=1, independent=True)[0]
+    return jnp.sort(order[: length - left_out])
