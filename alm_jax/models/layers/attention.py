@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jax.typing import DTypeLike
 
 from alm_jax.models.layers import kv_cache, rotary
+from alm_jax.models.layers.attention_kernels import attend
 from alm_jax.models.layers.dense import Dense, LowRank
 from alm_jax.models.layers.norm import RmsNorm
 from alm_jax.models.layers.placement import placed
@@ -128,17 +128,16 @@ class MultiHeadAttention(nn.Module):
             made = {'key': key, 'value': value}
         if cache and 'index' in cache:
             key, value = (kv_cache.put(cache[n], made[n], cache['index']) for n in made)
-        window = None if self.window is None or cache else (self.window - 1, 0)
-        y = _attend(
+        y = attend(
             query,
             key,
             value,
-            self.softcap,
+            mask_bs,
             bias=bias_bhts,
-            mask=_per_head(mask_bs),
+            softcap=self.softcap,
             scale=self.scale,
-            is_causal=self.causal and not cache,
-            local_window_size=window,
+            causal=self.causal and not cache,
+            window=None if cache else self.window,
         )
         y = y.reshape(*x_btd.shape[:2], self.heads * size)
         y = Dense(d, 'out' in self.biases, self.dtype, lora=self._lora('out'), name='out')(y)
@@ -146,28 +145,3 @@ class MultiHeadAttention(nn.Module):
 
     def _lora(self, name: str) -> LowRank | None:
         return self.lora if self.lora is not None and name in self.lora.targets else None
-
-
-def _attend(query, key, value, softcap, **options):
-    """jax's attention; with a cap, whose place is between scale and mask, written out."""
-    if softcap is None:
-        return jax.nn.dot_product_attention(query, key, value, **options)
-    if options['is_causal'] or options['bias'] is not None:
-        raise ValueError('attention with a softcap takes its order from the mask, and no bias.')
-    b, t, heads, size = query.shape
-    groups = key.shape[2]
-    query = query.reshape(b, t, groups, heads // groups, size)
-    scores = jnp.einsum('btghd,bsgd->bghts', query, key, preferred_element_type=jnp.float32)
-    scores = scores * (options['scale'] or size**-0.5)
-    scores = softcap * jnp.tanh(scores / softcap)
-    if options['mask'] is not None:
-        scores = jnp.where(options['mask'][:, :, None], scores, jnp.finfo(scores.dtype).min)
-    weights = jax.nn.softmax(scores, axis=-1).astype(value.dtype)
-    return jnp.einsum('bghts,bsgd->btghd', weights, value).reshape(b, t, heads, size)
-
-
-def _per_head(mask):
-    """bool [b, s] or [b, t, s] -> [b, 1, t or 1, s]."""
-    if mask is None:
-        return None
-    return mask[:, None, None, :] if mask.ndim == 2 else mask[:, None]
