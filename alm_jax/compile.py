@@ -1,9 +1,10 @@
 """Compiles a config's training step for devices that are not there, and says what it will cost.
 
-  python -m alm_jax.compile --config configs/clap/tiny.py --topology v5e:16x16 --out runs/plan
+  python -m alm_jax.compile --config configs/clap/htsat_roberta_large_batch.py
   python -m alm_jax.compile --config FILE --topology h100:8 --out DIR --max_batch
   python -m alm_jax.compile --config FILE --topology v5p:4x4x4 --out DIR --sweep
 
+The topology is the config's own where none is given, and DIR runs/plan/NAME of the experiment.
 Writes DIR/compile/report.json and prints it as a table. What is compiled is the step that
 ``alm_jax.train`` runs: its task, optimizer, shardings and donation, with shapes for arrays. Needs
 the compiler of the topology, the extras [tpu] or [cuda], and neither a device nor data.
@@ -111,7 +112,7 @@ def compile_for(config: ConfigDict, where: topology.Topology) -> tuple[dict[str,
     Raises:
       ConfigError: what the user can mend.
     """
-    planned = program(config, make_mesh(config, where))
+    planned = program(config, sharding.make_mesh(config.mesh, where.devices))
     began = time.monotonic()
     try:
         lowered = planned.train_step.lower(planned.state, planned.batch)
@@ -123,21 +124,6 @@ def compile_for(config: ConfigDict, where: topology.Topology) -> tuple[dict[str,
         seconds = time.monotonic() - began
         found = report.of_program(compiled, planned.flops, where, seconds)
     return found, planned.table
-
-
-def make_mesh(config: ConfigDict, where: topology.Topology) -> Mesh:
-    """The mesh of ``config`` over the devices of ``where``.
-
-    Raises:
-      ConfigError: its sizes do not fit them, or cut an axis of the torus.
-    """
-    try:
-        return sharding.make_mesh(config.mesh, where.devices)
-    except NotImplementedError as error:
-        raise ConfigError(
-            f'config.mesh is {dict(config.mesh)}, which cuts an axis of the torus of {where.name}. '
-            f'Use sizes that are products of its axes, {" and ".join(map(str, where.torus))}.'
-        ) from error
 
 
 def largest_batch(fits: Callable[[int], bool], start: int, unit: int) -> int:
@@ -166,7 +152,8 @@ def find_max_batch(config: ConfigDict, where: topology.Topology) -> dict[str, An
     Raises:
       ConfigError: not even the smallest fits.
     """
-    unit = sharding.batch_devices(make_mesh(config, where)) * config.micro_batches
+    mesh = sharding.make_mesh(config.mesh, where.devices)
+    unit = sharding.batch_devices(mesh) * config.micro_batches
     tried: dict[int, dict[str, Any]] = {}
 
     def fits(batch_size: int) -> bool:
@@ -250,13 +237,13 @@ def say(text: str) -> None:
 def main(argv: list[str]) -> int | None:
     del argv
     config = flags.FLAGS.config
-    for flag, example in (('topology', topology.EXAMPLES), ('out', 'runs/plan')):
-        if not flags.FLAGS[flag].value:
-            raise ConfigError(f'give --{flag}, such as {example}.')
     if config is None:
-        raise ConfigError('give --config FILE[:args], such as configs/clap/tiny.py.')
-    out = pathlib.Path(flags.FLAGS.out)
-    where = topology.describe(flags.FLAGS.topology)
+        raise ConfigError('give --config FILE[:args], such as configs/clap/vit_b_h100.py.')
+    name = flags.FLAGS.topology or config.topology
+    if not name:
+        raise ConfigError(f'give --topology, such as {topology.EXAMPLES}, or set config.topology.')
+    out = pathlib.Path(flags.FLAGS.out or f'runs/plan/{config.name}')
+    where = topology.describe(name)
     if flags.FLAGS.sweep:
         write(out, 'sweep.json', sweep(config, where))
         return None

@@ -2,9 +2,13 @@
 
 import csv
 import fcntl
+import os
 import pathlib
 import signal
 import string
+import subprocess
+import sys
+from collections.abc import Callable
 
 import jax
 import pytest
@@ -30,6 +34,24 @@ RECORDINGS = {
     'fire': ['fire_fire.1', 'fire_fire.2', 'fire_large', 'fire_small'],
     'an explosion': ['tnt_explode'],
 }
+
+
+@pytest.fixture(scope='session')
+def compiler_python() -> Callable[[str], str]:
+    """Topology -> a Python that has its compiler, beside which jax looks for a device at import."""
+
+    def find(topology: str) -> str:
+        extra, module = ('cuda', 'jax_cuda12_plugin')
+        if topology.startswith('v'):
+            extra, module = ('tpu', 'libtpu')
+        variable = f'ALM_JAX_PYTHON_{extra.upper()}'
+        python = os.environ.get(variable, sys.executable)
+        probe = f'import importlib.util as u; raise SystemExit(u.find_spec({module!r}) is None)'
+        if subprocess.run([python, '-c', probe]).returncode:
+            pytest.skip(f'{module} is not installed; name a Python that has it in ${variable}')
+        return python
+
+    return find
 
 
 @pytest.fixture(scope='session')

@@ -35,7 +35,8 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> 
       devices: real ones or those of a topology; None is ``jax.devices()``.
 
     Raises:
-      ConfigError: an unknown axis, or sizes that do not fit the devices.
+      ConfigError: an unknown axis, or sizes that do not fit the devices, or cut an axis of the
+        torus of a TPU slice.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = _sizes(axes, len(devices))
@@ -43,9 +44,7 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> 
     across = int(dict(axes).get(DCN, -1))
     across = found if across == -1 else across
     types = (AxisType.Auto,) * len(AXES)
-    if found == across == 1:
-        return jax.make_mesh(sizes, AXES, types, devices=devices)
-    if across == 1:
+    if across == 1 < found:
         return Mesh(np.asarray(devices).reshape(sizes), AXES, axis_types=types)
     by_process = found == 1 and _granules(devices, 'process_index') == across
     if found != across and not by_process:
@@ -58,13 +57,22 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> 
             f'config.mesh is {dict(axes)} over {across} slices, which do not divide data = '
             f'{sizes[0]}. Make data a multiple of {across}, or set {DCN}=1.'
         )
-    placed = mesh_utils.create_hybrid_device_mesh(
-        (sizes[0] // across, *sizes[1:]),
-        (across, 1, 1, 1),
-        devices,
-        process_is_granule=by_process,
-        allow_split_physical_axes=True,
-    )
+    try:
+        if across == 1:
+            return jax.make_mesh(sizes, AXES, types, devices=devices)
+        placed = mesh_utils.create_hybrid_device_mesh(
+            (sizes[0] // across, *sizes[1:]),
+            (across, 1, 1, 1),
+            devices,
+            process_is_granule=by_process,
+            allow_split_physical_axes=True,
+        )
+    except NotImplementedError as error:
+        torus = [len(set(axis)) for axis in zip(*(device.coords for device in devices))]
+        raise ConfigError(
+            f'config.mesh is {dict(axes)}, which cuts an axis of the torus of '
+            f'{"x".join(map(str, torus))} chips. Use sizes that are products of whole axes.'
+        ) from error
     return Mesh(placed, AXES, axis_types=types)
 
 
