@@ -66,6 +66,7 @@ def base() -> ConfigDict:
     config.sharding.activations = ACTIVATION_RULES
     config.remat = 'none'  # 'block', 'dots': what towers recompute in the backward pass
     config.log_every = 10  # steps
+    config.profile = ()  # (first step, last step) to write a trace of, under workdir/profile
 
     config.data = ConfigDict()
     config.data.dir = ''  # '' is $ALM_JAX_DATA, else ~/.cache/alm_jax
@@ -170,6 +171,17 @@ def validate(config: ConfigDict) -> None:
     for key in ('steps', 'batch_size', 'micro_batches', 'log_every'):
         if config[key] < 1:
             raise ConfigError(f'config.{key} is {config[key]}; it must be at least 1.')
+    _validate_profile(config)
+
+
+def _validate_profile(config: ConfigDict) -> None:
+    steps = tuple(config.profile)
+    whole = all(isinstance(step, int) for step in steps)
+    if steps and not (len(steps) == 2 and whole and 1 <= steps[0] <= steps[1] <= config.steps):
+        raise ConfigError(
+            f'config.profile is {steps}; give the first and the last step to trace, from 1 to '
+            f'config.steps = {config.steps}, such as (10, 13), or () for none.'
+        )
 
 
 def _validate(config: Mapping, reference: Mapping, prefix: str) -> None:

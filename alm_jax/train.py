@@ -40,6 +40,7 @@ from alm_jax.training import (
     optimizer,
     param_names,
     param_sharding,
+    profile,
     sharding,
     state,
     step,
@@ -48,12 +49,14 @@ from alm_jax.training import (
 from alm_jax.training.device_prefetch import DevicePrefetch
 
 
-def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
+def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> state.TrainState:
     """Trains until ``config.steps``, from wherever ``workdir`` already is.
 
     Args:
       config: see ``alm_jax.config.base``.
       workdir: made if needed; the layout is that of README, "A workdir".
+      profile_steps: 0, or so many steady steps are profiled (see ``training.profile``), after which
+        the command ends. It saves no checkpoint for that; the next one repeats the steps.
 
     Returns:
       The last state.
@@ -118,9 +121,10 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
         placement=placement,
         micro_batches=config.micro_batches,
     )
+    first_step, data_step = int(start.step), int(start.data_step)
+    profiled = profile.window(config, first_step, profile_steps)
     with usage.phase('compile'):
         train_step = step.compile_shapes(jitted, start, specs, mesh)
-    first_step, data_step = int(start.step), int(start.data_step)
     made = loader.batches(
         config,
         **front_end,
@@ -155,11 +159,15 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
         ) as saver,
         metrics.MetricsWriter(workdir, restored_step=first_step) as writer,
         metrics.progress_bar(config.steps, first_step) as bar,
+        profile.Profiler(workdir, profiled) as profiler,
     ):
         for now in range(first_step + 1, config.steps + 1):
-            with clock.waiting():
-                batch = next(batches)
-            current, numbers = train_step(current, batch)
+            if now == profiler.first:
+                profiler.start(current)
+            with jax.profiler.StepTraceAnnotation('train', step_num=now):
+                with clock.waiting():
+                    batch = next(batches)
+                current, numbers = train_step(current, batch)
             clock.stepped(numbers, batch)
             bar.update()
             last = now == config.steps
@@ -177,6 +185,12 @@ def train(config: ConfigDict, workdir: pathlib.Path) -> state.TrainState:
             if due:
                 with clock.excluded('evaluation'):
                     evaluate(due, current, workdir, writer, bar)
+            if now == profiler.last:
+                with clock.excluded('profile'):
+                    page = profiler.stop(current, train_step.programs.values())
+                say(f'\n{page}')
+                if profile_steps:
+                    break
 
     # ------------------------------------------------------------------ something to look at
     say(f'report: {report.write_report(workdir)}')
@@ -346,7 +360,7 @@ def main(argv: list[str]) -> int | None:
     workdir = make_workdir(flags.FLAGS.workdir)
     try:
         with distributed.session():
-            train(config, workdir)
+            train(config, workdir, flags.FLAGS.profile_steps)
     except KeyboardInterrupt:
         found = checkpoint.latest_complete(workdir)
         whence = f'step {found.name}' if found else 'the start'
@@ -360,6 +374,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('workdir', '', 'Folder of the run.')
     flags.DEFINE_string('data', '', 'Train on this folder of audio files instead; see --captions.')
     flags.DEFINE_string('captions', '', 'CSV or JSONL beside --data: columns file, caption.')
+    flags.DEFINE_integer('profile_steps', 0, 'Profile so many steady steps and stop.')
     flags.DEFINE_string('data_dir', '', 'Where prepared data lies; default $ALM_JAX_DATA.')
     distributed.define_flags()
     config_lib.run(main)

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+
 _POLL = 0.1  # seconds between looks at whether the end has come
 
 
@@ -55,9 +57,11 @@ class DevicePrefetch(Iterator):
     def _run(self) -> None:
         try:
             for batch in self._batches:
-                if not self._offer((self._put(batch), None)):
+                with jax.profiler.TraceAnnotation('host_to_device'):
+                    placed = self._put(batch)
+                if not self._offer((placed, None)):
                     return
-                del batch  # its shared memory is free once it is on the device
+                del batch, placed  # shared memory is free once it is on the device
             self._offer((None, StopIteration()))
         except BaseException as failure:  # told to the thread that asks for the batch
             self._offer((None, failure))
