@@ -8,6 +8,7 @@ others are told which and why and end as well, rather than to wait for it in a c
 
 import atexit
 import contextlib
+import hashlib
 import itertools
 import os
 import signal
@@ -160,6 +161,27 @@ def gather_bytes(mine: bytes) -> list[bytes]:
     padded[: len(mine)] = np.frombuffer(mine, np.uint8)
     everything = np.asarray(multihost_utils.process_allgather(padded))
     return [row[:size].tobytes() for row, size in zip(everything, sizes)]
+
+
+def total(count: int) -> int:
+    """The sum over all processes. All must call it."""
+    if jax.process_count() == 1:
+        return count
+    return int(multihost_utils.process_allgather(np.array(count, np.int32)).sum())
+
+
+def check_equal(what: str, value: str) -> None:
+    """Raises ConfigError, on all processes, where theirs differ; all must call it."""
+    digest = hashlib.sha256(value.encode()).hexdigest()
+    mine = f'{digest} {socket.gethostname()}'.encode()
+    found = [each.decode().split(' ', 1) for each in gather_bytes(mine)]
+    for process, (other, host) in enumerate(found):
+        if other != found[0][0]:
+            raise ConfigError(
+                f'process {process} on {host} has another {what} than process 0 on {found[0][1]}. '
+                'Start all with the same command, code and data, and the same access to the '
+                'network.'
+            )
 
 
 def _checked(given: Mapping) -> tuple[str, int] | None:

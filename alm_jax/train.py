@@ -15,6 +15,7 @@ import pathlib
 import platform
 import re
 import sys
+import tempfile
 import urllib.parse
 from collections.abc import Iterable
 from typing import Any
@@ -26,7 +27,7 @@ from ml_collections import ConfigDict
 from alm_jax import config as config_lib
 from alm_jax import distributed
 from alm_jax.config import ConfigError
-from alm_jax.data import loader, location, sources
+from alm_jax.data import bad_records, loader, location, sources
 from alm_jax.data.hygiene import leaks
 from alm_jax.evals import report, result
 from alm_jax.evals.build import build_evaluators
@@ -112,6 +113,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
     say(f'parameters: {counts[True]:,} trained, {counts[False]:,} frozen')
 
     # ------------------------------------------------------------------ a workdir that stands alone
+    distributed.check_equal('config', config_lib.to_json(config))
+    distributed.check_equal('tokenizer', tokenizer.sha256)
     write_run_files(workdir, config, task, param_sharding.table(planned, placement))
     jitted = step.make_train_step(
         task,
@@ -132,7 +135,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
         start_step=data_step,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        quarantine=workdir / 'quarantine.jsonl' if jax.process_index() == 0 else None,
+        quarantine=workdir / bad_records.file_of(jax.process_index()),
     )
     batches = DevicePrefetch(made, lambda batch: sharding.put_batch(batch, mesh))
 
@@ -175,7 +178,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
                 scalars = metrics.to_host(numbers)
                 rates = clock.rates() | (startup if now == first_step + 1 else {})
                 scalars |= {f'train/{name}': rate for name, rate in rates.items()}
-                scalars['train/bad_records'] = made.skipped
+                scalars['train/bad_records'] = distributed.total(made.skipped)
                 writer.write(now, scalars)
                 metrics.show(bar, scalars)
             if now % config.checkpoint.every == 0 or last:
@@ -193,16 +196,22 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
                     break
 
     # ------------------------------------------------------------------ something to look at
-    say(f'report: {report.write_report(workdir)}')
+    if jax.process_index() == 0:
+        say(f'report: {report.write_report(workdir)}')
     return current
 
 
 def checkpoint_to_continue(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path | None:
     """The newest complete checkpoint of this workdir, else that of ``config.resume``, else None."""
-    found = checkpoint.latest_complete(workdir)
-    if found is None and config.resume:
-        found = checkpoint.resolve(config.resume)
-    return found
+
+    def find() -> str:
+        found = checkpoint.latest_complete(workdir)
+        if found is None and config.resume:
+            found = checkpoint.resolve(config.resume)
+        return str(found or '')
+
+    found = distributed.from_first(find)  # the others may see a file of it later, or another one
+    return pathlib.Path(found) if found else None
 
 
 def refuse_leaks(config: ConfigDict, opened: list[sources.Source]) -> None:
@@ -290,9 +299,8 @@ def make_workdir(workdir: str) -> pathlib.Path:
     path = pathlib.Path(workdir).absolute()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        probe = path / '.writable'
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=path, prefix='.writable'):
+            pass
     except OSError as error:
         raise ConfigError(
             f'workdir {path} cannot be written ({error.strerror}). Choose another --workdir.'

@@ -16,6 +16,14 @@ _JUDGED_ON = 1000
 _EXAMPLES = 3
 
 
+def file_of(process: int) -> str:
+    """Where process ``process`` of a run lists its bad records: 'quarantine.jsonl' is the first's.
+
+    Each has a file of its own: lines that several hosts add to one are lost on a network's disk.
+    """
+    return f'quarantine.{process}.jsonl' if process else 'quarantine.jsonl'
+
+
 @dataclasses.dataclass(frozen=True)
 class BadRecord:
     """One record that gave way to another.

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import jax
 from absl import flags
 
 from alm_jax import config as config_lib
@@ -13,6 +14,7 @@ from alm_jax.config import ConfigError
 from alm_jax.data.inputs import entries
 from alm_jax.evals import result as result_lib
 from alm_jax.load import Model, complete_steps, load_run
+from alm_jax.training import checkpoint
 
 
 def run(evaluator: type) -> None:
@@ -56,10 +58,19 @@ def _main(evaluator: type, given: Any) -> None:
         options=given.option,
         out=given.out,
     )
-    if given.watch:
+    if not given.watch:
+        evaluate(load_run(*_agreed(path, given.step)))
+    elif jax.process_count() == 1:
         watch(path, evaluate)
     else:
-        evaluate(load_run(path, given.step))
+        raise ConfigError('--watch is for one process, beside the run; start it by itself.')
+
+
+def _agreed(path: str, step: int | None) -> tuple[str, int | None]:
+    """Of several processes all take the checkpoint that the first finds; the run may go on."""
+    if jax.process_count() == 1:
+        return path, step
+    return distributed.from_first(lambda: str(checkpoint.resolve(path, step))), None
 
 
 class Evaluation:
@@ -83,10 +94,11 @@ class Evaluation:
                 predictors=model.predictors,
             )
         found = self._evaluator.run(model.params, model.extra)
-        out = self._out or model.workdir
-        path = result_lib.write(found, out, self._name, model.step, model.checkpoint_sha256)
-        print(result_lib.table(found, f'{self._name}, step {model.step}, {found.data}'))
-        print(f'  written to {path}', flush=True)
+        if jax.process_index() == 0:
+            out = self._out or model.workdir
+            path = result_lib.write(found, out, self._name, model.step, model.checkpoint_sha256)
+            print(result_lib.table(found, f'{self._name}, step {model.step}, {found.data}'))
+            print(f'  written to {path}', flush=True)
         return found
 
     def _options(self, config: config_lib.ConfigDict) -> dict[str, Any]:

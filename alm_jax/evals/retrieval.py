@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alm_jax.config import ConfigError, did_you_mean
-from alm_jax.evals import binary, records, result
+from alm_jax.evals import binary, records, result, shares
 from alm_jax.evals.metrics import bootstrap
 from alm_jax.evals.metrics import retrieval as ranks_lib
 from alm_jax.tasks.predictors import Predictors
@@ -78,9 +78,9 @@ class Retrieval:
 
     def run(self, params: Any, extra: Any) -> result.EvalResult:
         """Embeds the records and their texts and ranks them."""
-        clips = records.clips(self._source, self._rows)
-        audio = self._predictors.embed_audio(params, extra, clips)
-        text = self._predictors.embed_text(params, extra, list(self._candidates.values()))
+        audio = shares.embed_clips(self._predictors, params, extra, self._source, self._rows)
+        captions = list(self._candidates.values())
+        text = shares.embed_texts(self._predictors, params, extra, captions)
         text_audio = ranks_lib.similarity(text, audio)  # [distinct captions, clips]
         position = {normal: i for i, normal in enumerate(self._candidates)}
         relevant = np.zeros(text_audio.shape, bool)

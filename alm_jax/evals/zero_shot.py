@@ -13,7 +13,7 @@ import numpy as np
 
 from alm_jax import config as config_lib
 from alm_jax.config import ConfigError, did_you_mean
-from alm_jax.evals import binary, prompts, records, result
+from alm_jax.evals import binary, prompts, records, result, shares
 from alm_jax.evals.metrics import bootstrap, classification, retrieval
 from alm_jax.tasks.predictors import Predictors
 from alm_jax.text.templates import TEMPLATES
@@ -88,8 +88,7 @@ class ZeroShot:
     def run(self, params: Any, extra: Any) -> result.EvalResult:
         """Embeds the records and the prompts and scores them."""
         class_embeddings = self._prompted(params, extra, self._classes)
-        clips = records.clips(self._source, self._rows)
-        audio = self._predictors.embed_audio(params, extra, clips)
+        audio = shares.embed_clips(self._predictors, params, extra, self._source, self._rows)
         scores = retrieval.similarity(audio, class_embeddings)
         metrics = bootstrap.scored(self._statistics(scores, self._target), self._recordings)
         baselines = _baselines(self._target, len(self._classes))
@@ -113,7 +112,7 @@ class ZeroShot:
         )
 
     def _prompted(self, params, extra, names: Sequence[str]) -> np.ndarray:
-        embed_text = functools.partial(self._predictors.embed_text, params, extra)
+        embed_text = functools.partial(shares.embed_texts, self._predictors, params, extra)
         return prompts.class_embeddings(embed_text, names, self._templates)
 
     @staticmethod
@@ -155,7 +154,7 @@ class ZeroShot:
             raise ConfigError('evals.tags is set, but no record has tags.')
         names = sorted({tag for tags in self._tags for tag in tags})
         relevant = np.array([[name in self._tags[row] for name in names] for row in rows])
-        audio = self._predictors.embed_audio(params, extra, records.clips(self._source, rows))
+        audio = shares.embed_clips(self._predictors, params, extra, self._source, rows)
         scores = retrieval.similarity(audio, self._prompted(params, extra, names))
 
         def statistics(weights):

@@ -2,7 +2,8 @@
 
 Every call of the device runs one compiled program over a fixed number of rows a device, the last
 batch padded, and a row's result depends on that row alone. So a clip's embedding depends neither on
-what else is in the list nor on the number of devices.
+what else is in the list nor on the number of devices. A process embeds what it is given on its own
+devices; only to gather parameters that are split over processes do all of them have to call.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from alm_jax.audio.decode import to_pcm16
 from alm_jax.audio.resample import resample
 from alm_jax.audio.windows import windows
 from alm_jax.text.tokenizer import Tokenizer
-from alm_jax.training import sharding
+from alm_jax.training import sharding, whole_copy
 
 ROWS = 32  # of a batch, on each device
 
@@ -35,7 +36,7 @@ class Predictors:
       sampling_rate: Hz; clips of other rates are resampled.
       window_samples: samples of an evaluation window.
       front_end_sha256: names the log-mel constants, the window and the policy for long clips.
-      mesh: whose axes 'data' and 'fsdp' share the rows; None is one device.
+      mesh: whose devices share the rows, those of this process alone; None is one device.
     """
 
     embed_windows: Callable[..., jax.Array]
@@ -100,6 +101,10 @@ class Predictors:
         return windows(resampled, self.window_samples)
 
     @functools.cached_property
+    def _mesh(self) -> Mesh | None:
+        return self.mesh and whole_copy.local_mesh(self.mesh)
+
+    @functools.cached_property
     def _window_program(self) -> Callable[..., jax.Array]:
         return self._program(self.embed_windows)
 
@@ -109,12 +114,12 @@ class Predictors:
 
     def _program(self, embed: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
         """``embed``, each device on its own ``ROWS`` rows."""
-        if self.mesh is None:
+        if self._mesh is None:
             return jax.jit(embed)
-        whole, rows = PartitionSpec(), PartitionSpec(sharding.batch_axes(self.mesh))
+        whole, rows = PartitionSpec(), PartitionSpec(sharding.batch_axes(self._mesh))
         return jax.jit(
             jax.shard_map(
-                embed, mesh=self.mesh, in_specs=(whole, whole, rows, rows), out_specs=rows
+                embed, mesh=self._mesh, in_specs=(whole, whole, rows, rows), out_specs=rows
             )
         )
 
@@ -122,9 +127,11 @@ class Predictors:
         self, program: Callable[..., jax.Array], params: Any, extra: Any, items: Iterator
     ) -> Iterator[tuple[int, np.ndarray]]:
         """(owner, embedding [d]) of every item (owner, array, array), in order."""
-        where = self.mesh and sharding.replicated(self.mesh)
-        params, extra = jax.device_put((params, extra), where)  # once, not with every batch
-        rows = ROWS * (sharding.batch_devices(self.mesh) if self.mesh else 1)
+        if self._mesh is None:
+            params, extra = jax.device_put((params, extra))  # once, not with every batch
+        else:
+            params, extra = whole_copy.on_devices((params, extra), self._mesh)
+        rows = ROWS * (sharding.batch_devices(self._mesh) if self._mesh else 1)
         while batch := list(itertools.islice(items, rows)):
             owners, *columns = zip(*batch)
             arrays = [_padded(np.stack(column), rows) for column in columns]

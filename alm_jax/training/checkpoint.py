@@ -24,7 +24,7 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from alm_jax.config import ConfigError
-from alm_jax.training import param_names
+from alm_jax.training import param_names, whole_copy
 from alm_jax.training.state import TrainState
 
 MANIFEST = 'manifest.json'
@@ -214,13 +214,14 @@ def checkpoint_sha256(params: Any) -> str:
     """The hash of the logical parameters, as hex.
 
     Over (canonical name, dtype, shape, little-endian bytes) in the order of names: neither
-    sharding nor stacking of layers changes it.
+    sharding nor stacking of layers changes it. One parameter of one layer is on the host at a time.
+    Parameters that are split over processes need all of them to call it.
     """
     digest = hashlib.sha256()
-    for name, value in sorted(param_names.flatten_canonical(jax.device_get(params)).items()):
-        array = np.ascontiguousarray(value)
-        digest.update(f'{name} {array.dtype} {tuple(np.shape(value))}\n'.encode())
-        digest.update(array.tobytes())
+    for name, (_, index, leaf) in sorted(param_names.locations(params).items()):
+        value = whole_copy.fetch(leaf, index)
+        digest.update(f'{name} {value.dtype} {value.shape}\n'.encode())
+        digest.update(value.tobytes())
     return digest.hexdigest()
 
 
