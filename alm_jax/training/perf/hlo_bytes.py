@@ -9,6 +9,8 @@ from alm_jax.training.perf.hlo_text import Array, Computation, Instruction, Modu
 
 SLICES = ('dynamic-slice', 'slice', 'gather')
 _VIEWS = ('bitcast', 'reshape', 'get-tuple-element')
+# Custom calls that name or reserve memory and move none.
+_NO_CALLS = frozenset({'AllocateBuffer', 'AssumeGatherIndicesInBound', 'ConcatBitcast', 'Sharding'})
 FREE = frozenset(
     {
         *('parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'after-all', 'domain'),
@@ -30,7 +32,12 @@ def moved(module: Module, computation: Computation, instruction: Instruction) ->
             _read(module, inner, inner.parameter(index), operand.arrays)
             for index, operand in enumerate(operands)
         )
-        return read + _written(inner, instruction.arrays)
+        return read + _written(module, inner, instruction.arrays)
+    if opcode == 'custom-call':
+        if instruction.attribute('custom_call_target').strip('"') in _NO_CALLS:
+            return 0.0
+        read = sum(a.main_bytes for operand in operands for a in operand.arrays)
+        return read + sum(a.main_bytes for a in instruction.arrays if not _is_scratch(a))
     if opcode in SLICES:
         return _slice(instruction.arrays[0], operands[0].arrays[0])
     if opcode == 'dynamic-update-slice':
@@ -77,20 +84,27 @@ def _used(module: Module, inner: Computation, value: Instruction, whole: float) 
     return total
 
 
-def _written(inner: Computation, outer: tuple[Array, ...]) -> float:
+def _is_scratch(array: Array) -> bool:
+    """Whether it is what cuBLAS and cuDNN get to work in, which comes as one more result."""
+    return array.dtype in ('s8', 'u8') and len(array.dims) == 1
+
+
+def _written(module: Module, inner: Computation, outer: tuple[Array, ...]) -> float:
     root = inner.root
     parts = inner.operands(root) if root.opcode == 'tuple' else [root]
     if len(parts) != len(outer):
         return sum(a.main_bytes for a in outer)
     return sum(
-        0.0 if array.space else _part_written(inner, part, array)
+        0.0 if array.space else _part_written(module, inner, part, array)
         for part, array in zip(parts, outer)
     )
 
 
-def _part_written(inner: Computation, part: Instruction, array: Array) -> float:
+def _part_written(module: Module, inner: Computation, part: Instruction, array: Array) -> float:
     while part.opcode in _VIEWS and inner.operands(part):
         part = inner.operands(part)[0]
     if part.opcode == 'dynamic-update-slice':
         return inner.operands(part)[1].arrays[0].bytes
+    if part.opcode == 'fusion':
+        return _written(module, module.computations[part.called('calls')[0]], (array,))
     return array.bytes

@@ -4,6 +4,7 @@ Source: https://openxla.org/xla/operation_semantics and the printed form of XLA'
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Iterator
 
@@ -20,21 +21,21 @@ class Array:
 
     Attributes:
       dims: sizes.
-      bytes: of the whole, as one device holds it.
+      bytes: of the whole, as one device holds it: with the padding to whole tiles that a layout
+        such as ``{1,0:T(8,128)}`` has, which doubles rows of 64.
       space: memory space of the layout; 0 is the device's main memory.
+      dtype: as in the text, such as 'bf16'.
     """
 
     dims: tuple[int, ...]
     bytes: float
     space: int
+    dtype: str = ''
 
     @property
     def elements(self) -> int:
         """Product of ``dims``."""
-        total = 1
-        for size in self.dims:
-            total *= size
-        return total
+        return math.prod(self.dims)
 
     @property
     def main_bytes(self) -> float:
@@ -149,10 +150,21 @@ def arrays(shape: str) -> Iterator[Array]:
     for dtype, sizes, layout in _ARRAY.findall(shape):
         dims = tuple(int(size) for size in re.findall(r'\d+', sizes))
         space = re.search(r'S\((\d+)\)', layout)
-        count = 1
-        for size in dims:
-            count *= size
-        yield Array(dims, count * _bits(dtype) / 8, int(space.group(1)) if space else 0)
+        count = math.prod(_padded(dims, layout))
+        yield Array(dims, count * _bits(dtype) / 8, int(space.group(1)) if space else 0, dtype)
+
+
+def _padded(dims: tuple[int, ...], layout: str) -> list[int]:
+    """``dims`` with those that the first tile of the layout covers rounded up to whole tiles."""
+    sizes = list(dims)
+    order = re.match(r'\{([\d,]*)', layout)
+    tile = re.search(r'T\(([\d,]+)\)', layout)
+    if order and tile:
+        minor_first = [int(axis) for axis in re.findall(r'\d+', order.group(1))]
+        spans = [int(span) for span in tile.group(1).split(',')]
+        for axis, span in zip(minor_first, reversed(spans)):
+            sizes[axis] = -(-sizes[axis] // span) * span
+    return sizes
 
 
 def _bits(dtype: str) -> int:
