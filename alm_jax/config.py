@@ -66,6 +66,8 @@ def base() -> ConfigDict:
     config.sharding.activations = ACTIVATION_RULES
     config.remat = 'none'  # 'block', 'dots': what towers recompute in the backward pass
     config.log_every = 10  # steps
+    # Without a completed step for so long, every process says where it is; 0 is off.
+    config.watchdog_seconds = 1800.0
     config.profile = ()  # (first step, last step) to write a trace of, under workdir/profile
 
     config.data = ConfigDict()

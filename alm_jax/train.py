@@ -46,6 +46,7 @@ from alm_jax.training import (
     state,
     step,
     step_clock,
+    watchdog,
 )
 from alm_jax.training.device_prefetch import DevicePrefetch
 
@@ -68,6 +69,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
     # ------------------------------------------------------------------ devices and data
     usage = goodput.Goodput(workdir)
     config_lib.validate(config)
+    watch = watchdog.Watchdog(config.watchdog_seconds)
     mesh = sharding.make_mesh(config.mesh)
     sharding.check_batch_size(config.batch_size, mesh, micro_batches=config.micro_batches)
     opened, mixture = loader.open_mixture(config)
@@ -153,6 +155,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
         f'ready after {startup["start_up_seconds"]:.0f} s more'
     )
     with (
+        contextlib.closing(watch),
         contextlib.closing(batches),
         checkpoint.Checkpointer(
             workdir,
@@ -168,10 +171,11 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
             if now == profiler.first:
                 profiler.start(current)
             with jax.profiler.StepTraceAnnotation('train', step_num=now):
-                with clock.waiting():
+                with clock.waiting(), watch.phase('data wait'):
                     batch = next(batches)
                 current, numbers = train_step(current, batch)
             clock.stepped(numbers, batch)
+            watch.stepped()
             bar.update()
             last = now == config.steps
             if now % config.log_every == 0 or last or now == first_step + 1:
@@ -182,11 +186,11 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
                 writer.write(now, scalars)
                 metrics.show(bar, scalars)
             if now % config.checkpoint.every == 0 or last:
-                with clock.excluded('checkpoint'):
+                with clock.excluded('checkpoint'), watch.phase('checkpoint'):
                     saver.save(current)
             due = {n: e for n, e in evaluators.items() if e.due(now, config.steps)}
             if due:
-                with clock.excluded('evaluation'):
+                with clock.excluded('evaluation'), watch.phase('eval'):
                     evaluate(due, current, workdir, writer, bar)
             if now == profiler.last:
                 with clock.excluded('profile'):
@@ -194,6 +198,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
                 say(f'\n{page}')
                 if profile_steps:
                     break
+        watch.enter('end')
 
     # ------------------------------------------------------------------ something to look at
     if jax.process_index() == 0:
