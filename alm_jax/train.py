@@ -41,6 +41,7 @@ from alm_jax.training import (
     optimizer,
     param_names,
     param_sharding,
+    preemption,
     profile,
     sharding,
     state,
@@ -166,6 +167,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
         metrics.MetricsWriter(workdir, restored_step=first_step) as writer,
         metrics.progress_bar(config.steps, first_step) as bar,
         profile.Profiler(workdir, profiled) as profiler,
+        preemption.heard() as asked_to_end,
     ):
         for now in range(first_step + 1, config.steps + 1):
             if now == profiler.first:
@@ -177,7 +179,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
             clock.stepped(numbers, batch)
             watch.stepped()
             bar.update()
-            last = now == config.steps
+            last = now == config.steps or asked_to_end(now)
             if now % config.log_every == 0 or last or now == first_step + 1:
                 scalars = metrics.to_host(numbers)
                 rates = clock.rates() | (startup if now == first_step + 1 else {})
@@ -198,6 +200,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
                 say(f'\n{page}')
                 if profile_steps:
                     break
+            if last:
+                break
         watch.enter('end')
 
     # ------------------------------------------------------------------ something to look at
@@ -373,12 +377,15 @@ def main(argv: list[str]) -> int | None:
     workdir = make_workdir(flags.FLAGS.workdir)
     try:
         with distributed.session():
-            train(config, workdir, flags.FLAGS.profile_steps)
+            end = train(config, workdir, flags.FLAGS.profile_steps)
     except KeyboardInterrupt:
         found = checkpoint.latest_complete(workdir)
         whence = f'step {found.name}' if found else 'the start'
         say(f'\nInterrupted. The same command goes on from {whence}.')
         return 130
+    if int(end.step) < config.steps and not flags.FLAGS.profile_steps:
+        say(f'Ended by SIGTERM. The same command goes on from step {int(end.step)}.')
+        return preemption.EXIT_CODE
     return None
 
 
