@@ -28,7 +28,7 @@ def found(tmp_path_factory):
 
 @pytest.mark.parametrize('case', PARTS)
 def test_the_gradient_is_that_of_the_whole_batch(found, case):
-    """With dropout, gain, shift, noise and SpecAugment on, in all three forms of the objective."""
+    """With dropout, gain, shift, noise and SpecAugment on, in every form of the objective."""
     whole, parts = found['gradient_whole'], found[f'gradient_{case}']
     assert np.linalg.norm(parts - whole) < 1e-5 * np.linalg.norm(whole)
 

@@ -144,9 +144,9 @@ def tokens(tmp_path_factory):
 def test_tokens_weigh_the_same_in_any_micro_batch_on_any_devices(tokens):
     """A decoder with dropout, rows of 0 to 12 tokens."""
     loss, gradient = tokens['loss_1_1'], tokens['gradient_1_1']
-    assert abs(tokens['mean_of_means'] - loss) > 1e-2  # what this must not be
+    assert abs(tokens['mean_of_means'] - loss) > 1e-2 * loss  # what this must not be
     cases = [name.removeprefix('loss_') for name in tokens if name.startswith('loss_')]
-    assert len(cases) == 7
+    assert len(cases) == 5
     for case in cases:
         assert tokens[f'counted_{case}'] == tokens['counted_1_1']
         np.testing.assert_allclose(tokens[f'loss_{case}'], loss, rtol=1e-5)
