@@ -28,6 +28,7 @@ SPANS = {
 _NOT_COMPUTE = (COLLECTIVES, *SPANS.values(), IDLE)
 _PARTS, _OPERATIONS = 12, 8  # rows of a page
 _DEPTH = 3  # of the path of a part
+_LONG = 0.05  # of the time of the program that takes most
 
 Key = tuple[str, bool, str]  # row, whether of the backward pass, instruction
 
@@ -96,7 +97,7 @@ def analyse(
         rows=_grouped(mean, lambda key: key[0]),
         parts=_grouped(
             {key: s for key, s in mean.items() if key[0] not in _NOT_COMPUTE and key[2]},
-            lambda key: '/'.join(scopes.get(key[2], Scope()).path[:_DEPTH]) or key[0],
+            lambda key: _part(scopes.get(key[2], Scope()).path) or key[0],
         ),
         operations=_slowest(mean, scopes, runs, count),
         collectives=sum(e.end - e.start for e in collectives) / count,
@@ -107,17 +108,20 @@ def analyse(
 def _programs(
     events: Iterable[Event], programs: Sequence[Mapping[str, Scope]]
 ) -> dict[int, Mapping[str, Scope]]:
-    """The scopes of each program id that is a training step: one of its kinds has all its names.
+    """The scopes of each program id that is a kind of training step, which has all its names.
 
-    Other programs run as well, such as those that put an array somewhere.
+    Other programs run as well, such as those that put an array somewhere. They may have names of a
+    step by chance, but the steps are the ones that take long.
     """
-    names = collections.defaultdict(set)
+    ran = collections.defaultdict(collections.Counter)
     for event in events:
-        names[event.program].add(event.name)
+        ran[event.program][event.name] += event.end - event.start
+    longest = max(sum(names.values()) for names in ran.values())
     found = {}
-    for program, ran in names.items():
-        best = max(programs, key=lambda scopes: sum(name in scopes for name in ran))
-        if sum(name in best for name in ran) > len(ran) / 2 and len(ran) > 1:
+    for program, names in ran.items():
+        best = max(programs, key=lambda scopes: sum(name in scopes for name in names))
+        long = sum(names.values()) > _LONG * longest
+        if long and sum(name in best for name in names) > len(names) / 2:
             found[program] = best
     return found
 
@@ -180,6 +184,11 @@ def _grouped(seconds: Mapping[Key, float], group) -> dict[str, dict[str, float]]
         return place, -sum(found[name].values())
 
     return {name: found[name] for name in sorted(found, key=order)}
+
+
+def _part(path: Sequence[str]) -> str:
+    """'audio/layers/mlp', or for what is in none of the parts of a module 'audio (own)'."""
+    return f'{path[0]} (own)' if len(path) == 1 else '/'.join(path[:_DEPTH])
 
 
 def _slowest(

@@ -19,6 +19,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from alm_jax.training.perf.product_flops import valid_positions
+
 
 @dataclasses.dataclass(frozen=True)
 class _Origin:
@@ -207,7 +209,22 @@ def _dot(equation: Any) -> float:
 
 
 def _convolution(equation: Any) -> float:
-    numbers: lax.ConvDimensionNumbers = equation.params['dimension_numbers']
-    kernel = equation.invars[1].aval.shape
-    taps = math.prod(kernel[i] for i in numbers.rhs_spec[1:])
-    return 2.0 * math.prod(equation.outvars[0].aval.shape) * taps
+    """Of the multiply-adds that meet an element of the input, not its padding."""
+    options = equation.params
+    numbers: lax.ConvDimensionNumbers = options['dimension_numbers']
+    inputs, kernel = (atom.aval.shape for atom in equation.invars[:2])
+    output = equation.outvars[0].aval.shape
+    rows = inputs[numbers.lhs_spec[0]] // options['batch_group_count']
+    features = kernel[numbers.rhs_spec[0]] * kernel[numbers.rhs_spec[1]]
+    positions = 1
+    for axis, (before, _) in enumerate(options['padding'], start=2):
+        positions *= valid_positions(
+            inputs[numbers.lhs_spec[axis]],
+            kernel[numbers.rhs_spec[axis]],
+            output[numbers.out_spec[axis]],
+            options['window_strides'][axis - 2],
+            before,
+            options['lhs_dilation'][axis - 2],
+            options['rhs_dilation'][axis - 2],
+        )
+    return 2.0 * rows * features * positions

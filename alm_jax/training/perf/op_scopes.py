@@ -88,7 +88,7 @@ def parse(op_name: str) -> tuple[tuple[str, ...], bool]:
 
 
 def _name(instruction: Instruction) -> str:
-    found = re.search(r'op_name="([^"]*)"', instruction.attributes)
+    found = re.search(r'op_name="(jit\([^"]*)"', instruction.attributes)  # not the end of a path
     return found.group(1) if found else ''
 
 

@@ -38,7 +38,7 @@ def convolution(
     for axis in sorted(set(kernel) - {'i', 'o'}):
         size = kernel.index(axis)
         options = {name: values[int(axis)] for name, values in window.items()}
-        positions *= _valid(
+        positions *= valid_positions(
             lhs.dims[inputs.index(axis)],
             rhs.dims[size],
             result.dims[output.index(axis)],
@@ -98,7 +98,7 @@ def _window(text: str) -> dict[str, list]:
     }
 
 
-def _valid(
+def valid_positions(
     inputs: int, kernel: int, outputs: int, stride=1, before=0, lhs_dilation=1, rhs_dilation=1
 ) -> int:
     """How many (output, kernel) positions meet an input, along one axis."""

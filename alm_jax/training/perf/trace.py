@@ -27,14 +27,12 @@ class Event:
       name: of its instruction.
       device: on which it ran.
       program: id of the compiled program, where the profiler tells it.
-      module: name of that, such as 'jit_train_step'; '' where it is not told.
       start, end: seconds.
     """
 
     name: str
     device: str
     program: int
-    module: str
     start: float
     end: float
 
@@ -99,7 +97,6 @@ def _sort(trace: Trace, event, device: str | None) -> None:
                 name=name.group(1),
                 device=device or f'cpu {stats.get("device_ordinal", 0)}',
                 program=int(stats.get('program_id', 0)),
-                module=str(stats.get('hlo_module', '')),
                 start=start,
                 end=end,
             )
