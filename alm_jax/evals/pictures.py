@@ -8,7 +8,10 @@ from matplotlib.figure import Figure
 
 
 def curve(
-    points: Sequence[tuple[float, float]], intervals: Sequence[Sequence[float] | None] = ()
+    points: Sequence[tuple[float, float]],
+    intervals: Sequence[Sequence[float] | None] = (),
+    *,
+    from_zero: bool = False,
 ) -> bytes:
     """A small panel of (step, value), with the interval of each point where there is one."""
     figure = Figure(figsize=(4, 2.5), layout='constrained')
@@ -19,6 +22,9 @@ def curve(
         if interval:
             axes.plot([step, step], interval, color=line.get_color(), alpha=0.5)
     axes.set_xlabel('step')
+    axes.ticklabel_format(useOffset=False)
+    if from_zero:
+        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     return _png(figure)
 

@@ -33,7 +33,21 @@ HEADLINES = {
         for metric in ('r_at_1', 'r_at_10', 'map_at_10')
     ),
 }
-_CURVES = 9
+# metric -> caption, in this order; those of a run's own come after the first
+_LEARNING = {'loss': 'loss', 'learning_rate': 'learning rate', 'grad_norm': 'norm of the gradient'}
+_SPEED = {
+    'clips_per_s': 'clips a second',
+    'tokens_per_s': 'tokens a second, without padding',
+    'step_seconds': 'seconds a step',
+    'data_wait': 'waiting for data, share of the time',
+    'model_tflops_per_s': 'TFLOP/s that the model needs',
+    'mfu': 'MFU, share of the peak',
+    'goodput': 'goodput, share of the time so far',
+    'padding_audio': 'padding, share of the audio',
+    'padding_text': 'padding, share of the tokens',
+}
+_ONCE = ('start_up_seconds', 'compile_seconds')  # told beside the curves
+_CURVES = 9  # of learning
 _CLIP_SECONDS = 6.0  # what is heard and seen of a clip
 _SOUND_BYTES = 9_000_000  # of all clips and their spectrograms, so that the page stays under 15 MB
 _STEPS_SHOWN = 12
@@ -57,6 +71,7 @@ def write_report(workdir: str | os.PathLike, data_dir: str = '') -> pathlib.Path
     sections = {
         'Scores': _scores(results),
         'Curves': _curves(workdir / 'metrics.jsonl'),
+        'Speed': _speed(workdir),
         'Zero-shot classes': _zero_shot(results),
         'Retrieval': _similarity(results),
         'Queries': _queries(results, data_dir or config['data']['dir']),
@@ -119,16 +134,47 @@ def _spoken(metric: str) -> str:
 
 
 def _curves(path: pathlib.Path) -> str:
-    lines: dict[str, list[tuple[float, float]]] = {}
+    points = _points(path)
+    own = [name for name in points if name not in (*_LEARNING, *_SPEED, *_ONCE)]
+    captions = _LEARNING | {name: name.replace('_', ' ') for name in own}
+    shown = [name for name in captions if name in points][:_CURVES]
+    return _panels({captions[name]: pictures.curve(points[name]) for name in shown}, 'training')
+
+
+def _points(path: pathlib.Path) -> dict[str, list[tuple[float, float]]]:
+    """(step, value) of each metric of training, as far as it is finite."""
+    points: dict[str, list[tuple[float, float]]] = {}
     for line in path.read_text().splitlines() if path.exists() else ():
         logged = json.loads(line)
         for key, value in logged.items():
             if key.startswith('train/') and value is not None:
-                name = key.removeprefix('train/').replace('_', ' ')
-                lines.setdefault(name, []).append((logged['step'], value))
-    first = ['loss', 'learning rate', 'clips per s', 'data wait']
-    order = [n for n in first if n in lines] + [n for n in lines if n not in first]
-    return _panels({name: pictures.curve(lines[name]) for name in order[:_CURVES]}, 'training')
+                name = key.removeprefix('train/')
+                points.setdefault(name, []).append((logged['step'], value))
+    return points
+
+
+def _speed(workdir: pathlib.Path) -> str:
+    """Curves, where the wall time of the run went, and the last profile of a step."""
+    points = _points(workdir / 'metrics.jsonl')
+    shown = [name for name in _SPEED if name in points]
+    drawn = {_SPEED[name]: pictures.curve(points[name], from_zero=True) for name in shown}
+    parts = [_panels(drawn, 'speed')]
+    if (path := workdir / 'goodput.json').is_file():
+        found = json.loads(path.read_text())
+        wall = found['wall_seconds']
+        rows = [
+            [_text(name.replace('_', ' ')), f'{seconds:,.0f}', f'{seconds / wall:.1%}']
+            for name, seconds in sorted(found['seconds'].items(), key=lambda item: -item[1])
+        ]
+        parts += [
+            '<h3>Where the time went</h3>',
+            f'<p class="note">{wall:,.0f} seconds of {found["commands"]} command(s), goodput '
+            f'{found["goodput"]:.1%}: the steps that the run still holds.</p>',
+            _table(['', 'seconds', 'share'], rows),
+        ]
+    for path in sorted((workdir / 'profile').glob('**/breakdown.txt')):
+        parts += ['<h3>A step, profiled</h3>', f'<pre>{_text(path.read_text())}</pre>']
+    return '\n'.join(parts)
 
 
 def _panels(drawn: Mapping[str, bytes], of: str) -> str:

@@ -14,6 +14,7 @@ from alm_jax.evals import result
 from alm_jax.evals.report import write_report
 from alm_jax.evals.retrieval import Retrieval
 from alm_jax.evals.zero_shot import ZeroShot
+from alm_jax.training import goodput
 
 
 class Page(html.parser.HTMLParser):
@@ -40,6 +41,13 @@ def run(tmp_path_factory, tiny_run, model, recordings_data):
     workdir = tmp_path_factory.mktemp('run')
     (workdir / 'config.json').write_text((tiny_run / 'config.json').read_text())
     lines = [{'step': s, 'train/loss': 3 / s, 'train/clips_per_s': 9.0 * s} for s in (1, 2, 3)]
+    lines[0]['train/compile_seconds'] = 7.0
+    usage = goodput.Goodput(workdir)
+    usage.book(goodput.STEPS, 5.0, 3)
+    usage.book('evaluation', 15.0)
+    usage.write()
+    (workdir / 'profile').mkdir()
+    (workdir / 'profile/breakdown.txt').write_text('audio 52.00 ms <a step>')
     lines.append({'step': 3, 'zero_shot/top1': 0.1})
     lines.append({'step': 4, 'train/loss': None})
     (workdir / 'metrics.jsonl').write_text('\n'.join(map(json.dumps, lines)))
@@ -71,6 +79,15 @@ def test_every_picture_has_an_alt_text(text):
     assert all(picture['alt'] for picture in pictures)
     for name in ('Confusion matrix', 'Similarity', 'loss over steps', 'top-1 over steps'):
         assert any(picture['alt'].startswith(name) for picture in pictures), name
+
+
+def test_the_page_tells_how_fast_the_run_was_and_where_its_time_went(text):
+    speed = text[text.index('id="speed"') : text.index('id="zero-shot-classes"')]
+    assert 'alt="clips a second over steps, speed"' in speed
+    assert '<td>evaluation</td><td>15</td>' in speed
+    assert 'of 1 command(s)' in speed
+    assert 'audio 52.00 ms &lt;a step&gt;' in speed
+    assert 'compile seconds over steps' not in text
 
 
 def test_the_sounds_are_the_recordings(text):

@@ -60,6 +60,16 @@ def test_waiting_while_the_device_is_busy_does_not_count(tmp_path):
     assert 0.2 < share(0.2) < 0.7  # half of it the device was busy
 
 
+def test_a_step_that_still_runs_is_not_excluded(tmp_path):
+    clock = clock_of(tmp_path)
+    with clock.waiting():
+        pass
+    clock.stepped({'loss': _Step()}, {})
+    with clock.excluded('checkpoint'):
+        time.sleep(0.05)
+    assert clock.rates()['step_seconds'] >= 0.1
+
+
 def test_tokens_padding_and_flops_are_of_all_steps_between_two_lines(tmp_path):
     full = {**BATCH, 'num_samples': np.array([100, 100], np.int32)}
     long = {**full, 'pcm': np.zeros((2, 200), np.int16)}
