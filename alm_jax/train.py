@@ -147,6 +147,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
     clock = step_clock.StepClock(
         config.batch_size,
         usage,
+        watch,
         model_flops=step_clock.model_flops(task, adamw, planned, specs),
         peak_flops=step_clock.peak_flops(jax.devices()),
     )
@@ -173,11 +174,10 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
             if now == profiler.first:
                 profiler.start(current)
             with jax.profiler.StepTraceAnnotation('train', step_num=now):
-                with clock.waiting(), watch.phase('data wait'):
+                with clock.waiting():
                     batch = next(batches)
                 current, numbers = train_step(current, batch)
             clock.stepped(numbers, batch)
-            watch.stepped()
             bar.update()
             last = now == config.steps or asked_to_end(now)
             if now % config.log_every == 0 or last or now == first_step + 1:
@@ -188,11 +188,11 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
                 writer.write(now, scalars)
                 metrics.show(bar, scalars)
             if now % config.checkpoint.every == 0 or last:
-                with clock.excluded('checkpoint'), watch.phase('checkpoint'):
+                with clock.excluded('checkpoint'):
                     saver.save(current)
             due = {n: e for n, e in evaluators.items() if e.due(now, config.steps)}
             if due:
-                with clock.excluded('evaluation'), watch.phase('eval'):
+                with clock.excluded('evaluation'):
                     evaluate(due, current, workdir, writer, bar)
             if now == profiler.last:
                 with clock.excluded('profile'):

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from alm_jax.training import goodput, padding
+from alm_jax.training import goodput, padding, watchdog
 from alm_jax.training.perf import hardware
 from alm_jax.training.perf import model_flops as flops_lib
 from alm_jax.training.step import shapes
@@ -21,13 +21,14 @@ class StepClock:
     ``waiting`` surrounds the call for the next batch; ``stepped`` takes what the step then gave;
     ``excluded`` surrounds what is not training (an evaluation). Steps run asynchronously, so the
     host may well wait for data while the device is busy: only the time from when the last step
-    has finished counts as waiting. What is inside them is named in profiles.
+    has finished counts as waiting. What is inside them is named in profiles, and by the watchdog.
     """
 
     def __init__(
         self,
         clips_per_step: int,
         usage: goodput.Goodput,
+        watch: watchdog.Watchdog | None = None,
         *,
         model_flops: Mapping[Any, float] | None = None,
         peak_flops: float | None = None,
@@ -36,11 +37,13 @@ class StepClock:
         Args:
           clips_per_step: rows of the global batch.
           usage: is told where the seconds go.
+          watch: is told of every phase and step.
           model_flops: of a step, over the global batch, by ``step.shapes`` of the batch; None
             is not known.
           peak_flops: a second, of all devices together; None where it is not known.
         """
         self._clips_per_step, self._usage = clips_per_step, usage
+        self._watch = watch or watchdog.Watchdog(0)
         self._flops_of, self._peak = model_flops or {}, peak_flops
         self._watcher = concurrent.futures.ThreadPoolExecutor(1, 'step_clock')
         self._finished: concurrent.futures.Future | None = None  # when the last step did
@@ -55,7 +58,7 @@ class StepClock:
     def waiting(self) -> Iterator[None]:
         """Counts one step, and the time inside as waiting for data."""
         start = time.perf_counter()
-        with jax.profiler.TraceAnnotation(goodput.DATA_WAIT):
+        with self._watch.phase('data wait'), jax.profiler.TraceAnnotation(goodput.DATA_WAIT):
             yield
         end = time.perf_counter()
         if self._finished is not None:
@@ -69,6 +72,7 @@ class StepClock:
         sizes = padding.sizes(batch)
         self._padding.append((sizes, {name: metrics[name] for name in sizes if name in metrics}))
         self._flops += self._flops_of.get(shapes(batch), 0.0)
+        self._watch.stepped()
 
     @contextlib.contextmanager
     def excluded(self, name: str) -> Iterator[None]:
@@ -79,7 +83,11 @@ class StepClock:
         if self._finished is not None:
             self._finished.result()
         start = time.perf_counter()
-        with self._usage.phase(name), jax.profiler.TraceAnnotation(name):
+        with (
+            self._watch.phase(name),
+            self._usage.phase(name),
+            jax.profiler.TraceAnnotation(name),
+        ):
             yield
         self._excluded += time.perf_counter() - start
 
