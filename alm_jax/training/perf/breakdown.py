@@ -89,7 +89,9 @@ def analyse(
     mean = {key: seconds / count for key, seconds in spent.items()}
     runs = collections.Counter(event.name for event in inside)
     collectives = [e for e in inside if scopes.get(e.name, Scope()).collective]
-    copies = trace.spans['host_to_device'] + [(a, b) for _, a, b in trace.copies]
+    copying = [(a, b, len(devices)) for a, b in trace.spans['host_to_device']]
+    copying += [(a, b, 1) for _, a, b in trace.copies]
+    copies = sum(n * max(min(b, end) - max(a, start), 0.0) for a, b, n in copying)
     return Breakdown(
         steps=steps,
         devices=len(devices),
@@ -101,7 +103,7 @@ def analyse(
         ),
         operations=_slowest(mean, scopes, runs, count),
         collectives=sum(e.end - e.start for e in collectives) / count,
-        copies=sum(min(b, end) - max(a, start) for a, b in copies if b > start and a < end) / count,
+        copies=copies / count,
     )
 
 

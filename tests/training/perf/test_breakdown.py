@@ -149,6 +149,7 @@ def test_rows_are_the_mean_of_devices_and_copies_are_of_one():
     rows = {name: value for name, value in seconds(found.rows).items() if value}
     expected = {'audio': 5, 'text': 2, 'host to device': 1.25, 'data wait': 0.5}
     assert rows == pytest.approx(expected | {'checkpoint': 0.5, 'idle': 0.75})
+    assert found.copies == pytest.approx((1.5 + 1 / 2) / 2)  # those of the host are for all
 
 
 def test_a_trace_without_steps_or_operations_is_told():
