@@ -12,7 +12,7 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from alm_jax.training.perf.op_scopes import Scope
+from alm_jax.training.perf.op_scopes import Scope, parse
 from alm_jax.training.perf.trace import Event, Trace
 
 COLLECTIVES, COPIES, IDLE = 'collectives', 'host to device', 'idle'
@@ -30,7 +30,16 @@ _PARTS, _OPERATIONS = 12, 8  # rows of a page
 _DEPTH = 3  # of the path of a part
 _LONG = 0.05  # of the time of the program that takes most
 
-Key = tuple[str, bool, str]  # row, whether of the backward pass, instruction
+
+@dataclasses.dataclass(frozen=True)
+class _Use:
+    """What an instant is booked under: a row, and of an operation where it comes from."""
+
+    row: str
+    backward: bool = False
+    part: str = ''
+    name: str = ''
+    op_name: str = ''
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,16 +88,15 @@ def analyse(
     devices = sorted({event.device for event in inside})
     count = (steps[1] - steps[0] + 1) * len(devices)
     known = _programs(inside, programs)
-    spent: collections.Counter[Key] = collections.Counter()
+    spent: collections.Counter[_Use] = collections.Counter()
     for device in devices:
         spans = {row: list(trace.spans[name]) for name, row in SPANS.items()}
         spans[COPIES] += [(a, b) for where, a, b in trace.copies if where == device]
         own = [event for event in inside if event.device == device]
         spent.update(_spend(own, known, spans, start, end))
-    scopes = {name: scope for program in programs for name, scope in program.items()}
-    mean = {key: seconds / count for key, seconds in spent.items()}
-    runs = collections.Counter(event.name for event in inside)
-    collectives = [e for e in inside if scopes.get(e.name, Scope()).collective]
+    mean = {use: seconds / count for use, seconds in spent.items()}
+    uses = [(_use(event, known)[0], event) for event in inside]
+    collectives = sum(e.end - e.start for use, e in uses if use.row == COLLECTIVES)
     copying = [(a, b, len(devices)) for a, b in trace.spans['host_to_device']]
     copying += [(a, b, 1) for _, a, b in trace.copies]
     copies = sum(n * max(min(b, end) - max(a, start), 0.0) for a, b, n in copying)
@@ -96,13 +104,10 @@ def analyse(
         steps=steps,
         devices=len(devices),
         step_seconds=(end - start) * len(devices) / count,
-        rows=_grouped(mean, lambda key: key[0]),
-        parts=_grouped(
-            {key: s for key, s in mean.items() if key[0] not in _NOT_COMPUTE and key[2]},
-            lambda key: _part(scopes.get(key[2], Scope()).path) or key[0],
-        ),
-        operations=_slowest(mean, scopes, runs, count),
-        collectives=sum(e.end - e.start for e in collectives) / count,
+        rows=_grouped(mean, 'row'),
+        parts=_grouped({use: s for use, s in mean.items() if use.part}, 'part'),
+        operations=_slowest(mean, collections.Counter(use for use, _ in uses), count),
+        collectives=collectives / count,
         copies=copies / count,
     )
 
@@ -128,15 +133,19 @@ def _programs(
     return found
 
 
-def _key(event: Event, known: Mapping[int, Mapping[str, Scope]]) -> tuple[Key, bool]:
+def _use(event: Event, known: Mapping[int, Mapping[str, Scope]]) -> tuple[_Use, bool]:
     """What an event is booked under, and whether it is a container."""
     if event.program not in known:
-        return (OTHER_PROGRAMS, False, event.name), False
+        return _Use(OTHER_PROGRAMS, part=OTHER_PROGRAMS, name=event.name), False
     scope = known[event.program].get(event.name, Scope())
+    origin = {'name': event.name, 'op_name': scope.op_name}
     if scope.collective:
-        return (COLLECTIVES, False, event.name), False
+        return _Use(COLLECTIVES, **origin), False
     row = scope.path[0] if scope.path else OTHER
-    return (row, scope.backward, event.name), scope.container
+    part = '/'.join(scope.path[:_DEPTH])
+    if len(scope.path) < 2:
+        part = f'{row} (own)' if scope.path else row
+    return _Use(row, scope.backward, part, **origin), scope.container
 
 
 def _spend(
@@ -145,41 +154,41 @@ def _spend(
     spans: Mapping[str, Sequence[tuple[float, float]]],
     start: float,
     end: float,
-) -> collections.Counter[Key]:
+) -> collections.Counter[_Use]:
     """The seconds from ``start`` to ``end`` on one device."""
-    edges = []  # (time, +1 or -1, level, key); of what is there, the lowest level counts
+    edges = []  # (time, +1 or -1, level, use); of what is there, the lowest level counts
     for event in events:
-        key, container = _key(event, known)
-        level = 2 if container else 1 if key[0] == COLLECTIVES else 0
-        edges += [(event.start, 1, level, key), (event.end, -1, level, key)]
+        use, container = _use(event, known)
+        level = 2 if container else 1 if use.row == COLLECTIVES else 0
+        edges += [(event.start, 1, level, use), (event.end, -1, level, use)]
     for level, (row, found) in enumerate(spans.items(), start=3):
         for a, b in found:
-            edges += [(a, 1, level, (row, False, '')), (b, -1, level, (row, False, ''))]
-    edges.append((end, 1, 0, (IDLE, False, '')))
+            edges += [(a, 1, level, _Use(row)), (b, -1, level, _Use(row))]
+    edges.append((end, 1, 0, _Use(IDLE)))  # so that the last edge is the end
     edges.sort(key=lambda edge: edge[0])
     active = [collections.Counter() for _ in range(3 + len(spans))]
-    spent: collections.Counter[Key] = collections.Counter()
+    spent: collections.Counter[_Use] = collections.Counter()
     now = start
-    for time, change, level, key in edges:
+    for time, change, level, use in edges:
         time = min(max(time, start), end)
         if time > now:
-            running = next(filter(None, active), {(IDLE, False, ''): 1})
+            running = next(filter(None, active), {_Use(IDLE): 1})
             share = (time - now) / sum(running.values())
             for one, times in running.items():
                 spent[one] += share * times
             now = time
-        active[level][key] += change
-        if not active[level][key]:
-            del active[level][key]
+        active[level][use] += change
+        if not active[level][use]:
+            del active[level][use]
     return spent
 
 
-def _grouped(seconds: Mapping[Key, float], group) -> dict[str, dict[str, float]]:
-    """By ``group`` of the key and direction, longest first, what is no computation last."""
+def _grouped(seconds: Mapping[_Use, float], field: str) -> dict[str, dict[str, float]]:
+    """By a field and direction, longest first, what is no computation last."""
     found: dict[str, dict[str, float]] = {}
-    for key, value in seconds.items():
-        row = found.setdefault(group(key), {'forward': 0.0, 'backward': 0.0})
-        row['backward' if key[1] else 'forward'] += value
+    for use, value in seconds.items():
+        row = found.setdefault(getattr(use, field), {'forward': 0.0, 'backward': 0.0})
+        row['backward' if use.backward else 'forward'] += value
 
     def order(name):
         place = _NOT_COMPUTE.index(name) if name in _NOT_COMPUTE else -1
@@ -188,26 +197,18 @@ def _grouped(seconds: Mapping[Key, float], group) -> dict[str, dict[str, float]]
     return {name: found[name] for name in sorted(found, key=order)}
 
 
-def _part(path: Sequence[str]) -> str:
-    """'audio/layers/mlp', or for what is in none of the parts of a module 'audio (own)'."""
-    return f'{path[0]} (own)' if len(path) == 1 else '/'.join(path[:_DEPTH])
-
-
 def _slowest(
-    seconds: Mapping[Key, float],
-    scopes: Mapping[str, Scope],
-    runs: Mapping[str, int],
-    count: int,
+    seconds: Mapping[_Use, float], runs: Mapping[_Use, int], count: int
 ) -> list[dict[str, Any]]:
-    named = {key: value for key, value in seconds.items() if key[2]}
+    named = sorted((use for use in seconds if use.name), key=seconds.get, reverse=True)
     return [
         {
-            'name': key[2],
-            'op_name': scopes.get(key[2], Scope()).op_name,
-            'seconds': named[key],
-            'runs': runs[key[2]] / count,
+            'name': use.name,
+            'op_name': use.op_name.split(':')[0],  # of several that were joined, the first
+            'seconds': seconds[use],
+            'runs': runs[use] / count,
         }
-        for key in sorted(named, key=named.get, reverse=True)[:_OPERATIONS]
+        for use in named[:_OPERATIONS]
     ]
 
 
@@ -230,7 +231,8 @@ def page(found: Breakdown) -> str:
         f'{"slowest operations":32}{"ms":>10}{"runs":>8}  made by',
     ]
     for one in found.operations:
-        made = one['op_name'][-80:]
+        path, backward = parse(one['op_name'])
+        made = '/'.join([*path, one['op_name'].rsplit('/', 1)[-1]]) + ', backward' * backward
         lines.append(f'{one["name"][:31]:32}{one["seconds"] * 1e3:10.2f}{one["runs"]:8.1f}  {made}')
     return '\n'.join(lines) + '\n'
 

@@ -137,6 +137,7 @@ def test_every_instant_counts_once():
     page = breakdown.page(found)
     assert 'Steps 5 to 6 on 1 device(s) of this host: 5000.00 ms a step.' in page
     assert 'all                                5000.00  100.0%' in page
+    assert '  text/mlp/dot, backward\n' in page
     assert len(page.splitlines()) < 60
 
 
