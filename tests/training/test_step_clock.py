@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from alm_jax.training import goodput, padding, step, step_clock
+from alm_jax.training.perf import hardware
 
 BATCH = {
     'pcm': np.zeros((2, 100), np.int16),
@@ -111,3 +112,22 @@ def test_padding_of_a_host_front_end_and_of_several_texts():
     found = {name: float(share) for name, share in padding.shares(batch).items()}
     assert found == {'padding_audio': 0.25, 'padding_text': 0.75}
     assert padding.shares({'x': jnp.zeros(3)}) == padding.sizes({'x': jnp.zeros(3)}) == {}
+
+
+@pytest.mark.parametrize(
+    ('device_kind', 'name'),
+    [
+        ('TPU v4', 'v4'),
+        ('TPU v5 lite', 'v5e'),
+        ('TPU v5', 'v5p'),
+        ('TPU v6 lite', 'v6e'),
+        ('NVIDIA H100 80GB HBM3', 'h100'),
+    ],
+)
+def test_devices_are_known_by_what_they_call_themselves(device_kind, name):
+    assert hardware.chip_of(device_kind) is hardware.CHIPS[name]
+
+
+@pytest.mark.parametrize('device_kind', ['cpu', 'NVIDIA H100 PCIe', 'TPU v7'])
+def test_the_peak_of_other_devices_is_not_invented(device_kind):
+    assert hardware.chip_of(device_kind) is None

@@ -13,10 +13,12 @@ from collections.abc import Collection
 
 from jax.profiler import ProfileData
 
-_COPIES = re.compile(r'memcpyh2d', re.IGNORECASE)  # CUDA's own events, beside operations
+_HOST = re.compile(r'/host:')
+_DEVICE = re.compile(r'/device:\w+:\d+$')
+_STREAM = 'Stream'  # lines of a GPU; other lines there sum these up
+_OPS = 'XLA Ops'  # line of a TPU
+_COPY = re.compile(r'memcpyh2d', re.IGNORECASE)  # CUDA's own events, beside operations
 _OP = re.compile(r'%?([\w.\-]+)( = |$)')  # a TPU names an event by the text of its instruction
-_DERIVED = ('Steps', 'XLA Modules', 'XLA TraceMe', 'Framework Ops', 'Source code')
-_HOST = '/host:'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,14 +70,16 @@ def read(path: str | os.PathLike, annotations: Collection[str]) -> Trace:
     """The operations of all devices of this host, and where ``annotations`` were."""
     trace = Trace([], [], {name: [] for name in annotations})
     for plane in ProfileData.from_file(str(path)).planes:
-        on_host = plane.name.startswith(_HOST)
-        if not on_host and not plane.name.startswith('/device:'):
+        device = plane.name if _DEVICE.match(plane.name) else None
+        if device is None and not _HOST.match(plane.name):
             continue
-        for line in plane.lines:
-            if not on_host and line.name in _DERIVED:
-                continue
+        lines = list(plane.lines)
+        if device is not None:
+            streams = [line for line in lines if line.name.startswith(_STREAM)]
+            lines = streams or [line for line in lines if line.name == _OPS]
+        for line in lines:
             for event in line.events:
-                _sort(trace, event, None if on_host else plane.name)
+                _sort(trace, event, device)
     return trace
 
 
@@ -87,7 +91,7 @@ def _sort(trace: Trace, event, device: str | None) -> None:
     stats = dict(event.stats)
     if 'hlo_op' not in stats and device is None:
         return
-    if device and _COPIES.search(event.name):
+    if device is not None and _COPY.search(event.name):
         trace.copies.append((device, start, end))
         return
     name = _OP.match(str(stats.get('hlo_op', event.name)))
