@@ -1,5 +1,7 @@
 """Traces as the profilers of TPUs and GPUs write them; a CPU's are in the tests of a real run."""
 
+import os
+
 import pytest
 from jax.profiler import ProfileData
 
@@ -76,8 +78,9 @@ def test_a_gpu_names_kernels_and_tells_their_operation_and_copies_beside_them(tm
 def test_the_newest_trace_of_a_folder(tmp_path):
     with pytest.raises(FileNotFoundError, match='xplane'):
         trace.newest(tmp_path)
-    for name in ('2026_01_01', '2025_01_01'):
+    for written, name in enumerate(('2026_01_01', '2025_01_01')):
         folder = tmp_path / 'plugins/profile' / name
         folder.mkdir(parents=True)
         (folder / 'host.xplane.pb').touch()
-    assert trace.newest(tmp_path).parent.name == '2025_01_01'  # which was written last
+        os.utime(folder / 'host.xplane.pb', (written, written))
+    assert trace.newest(tmp_path).parent.name == '2025_01_01'
