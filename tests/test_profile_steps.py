@@ -1,7 +1,10 @@
 """A run profiles itself: real steps on real recordings, traced and told apart by module."""
 
 import json
+import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from alm_jax import config as config_lib
@@ -72,6 +75,15 @@ def test_a_profile_saves_no_checkpoint_and_is_not_goodput(workdir):
     assert not list(workdir.glob('checkpoints/*/manifest.json'))
     assert list(workdir.glob('profile/plugins/profile/*/*.xplane.pb'))
     assert json.loads((workdir / goodput.FILE).read_text())['seconds']['profile'] > 0
+
+
+def test_a_trace_without_operations_ends_no_run(tmp_path):
+    state = jax.block_until_ready(jnp.zeros(2))
+    program = jax.jit(lambda x: x + 1).lower(state).compile()
+    with profile.Profiler(tmp_path, (1, 1)) as profiler:
+        profiler.start(state)
+        told = profiler.stop(state, [program])
+    assert re.search(r'The trace is .*xplane.pb; there is no page of it, for it has no oper', told)
 
 
 def test_the_window_of_steps():

@@ -72,16 +72,20 @@ class Profiler:
           programs: the kinds of the step.
 
         Returns:
-          The page.
+          The page, or why there is none: a trace that cannot be told apart ends no run.
         """
         jax.block_until_ready(state)
         self.close()
         names = [breakdown.WINDOW, *breakdown.SPANS]
-        found = breakdown.analyse(
-            trace.read(trace.newest(self._folder), names),
-            [op_scopes.scopes(program.as_text()) for program in programs],
-            (self.first, self.last),
-        )
+        file = trace.newest(self._folder)
+        try:
+            found = breakdown.analyse(
+                trace.read(file, names),
+                [op_scopes.scopes(program.as_text()) for program in programs],
+                (self.first, self.last),
+            )
+        except ValueError as error:
+            return f'The trace is {file}; there is no page of it, for {error}'
         text = breakdown.page(found)
         (self._folder / 'breakdown.txt').write_text(text)
         content = json.dumps(dataclasses.asdict(found), indent=1) + '\n'

@@ -80,11 +80,11 @@ def analyse(
       ValueError: the trace has no window, or no operation in it.
     """
     if not trace.spans[WINDOW]:
-        raise ValueError(f'the trace has no span {WINDOW!r}.')
+        raise ValueError(f'it has no span {WINDOW!r}.')
     start, end = trace.spans[WINDOW][0]
     inside = [e for e in trace.events if e.end > start and e.start < end]
     if not inside:
-        raise ValueError('the trace has no operations of a device.')
+        raise ValueError('it has no operations of a device.')
     devices = sorted({event.device for event in inside})
     count = (steps[1] - steps[0] + 1) * len(devices)
     known = _programs(inside, programs)
