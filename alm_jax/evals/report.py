@@ -40,7 +40,7 @@ _SPEED = {
     'tokens_per_s': 'tokens a second, without padding',
     'step_seconds': 'seconds a step',
     'data_wait': 'waiting for data, share of the time',
-    'model_tflops_per_s': 'TFLOP/s that the model needs',
+    'model_tflops_per_s': 'TFLOP/s of the model',
     'mfu': 'MFU, share of the peak',
     'goodput': 'goodput, share of the time so far',
     'padding_audio': 'padding, share of the audio',
@@ -169,7 +169,7 @@ def _speed(workdir: pathlib.Path) -> str:
         parts += [
             '<h3>Where the time went</h3>',
             f'<p class="note">{wall:,.0f} seconds of {found["commands"]} command(s), goodput '
-            f'{found["goodput"]:.1%}: the steps that the run still holds.</p>',
+            f'{found["goodput"]:.1%}: the share of steps that the run still holds.</p>',
             _table(['', 'seconds', 'share'], rows),
         ]
     for path in sorted((workdir / 'profile').glob('**/breakdown.txt')):
