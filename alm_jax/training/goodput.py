@@ -5,9 +5,8 @@ that its state still holds, without what they waited for data, over all seconds 
 command began. Not productive are the start (data, initial or restored state), compilation, waiting
 for data, checkpoints, evaluations, profiles, and steps that were lost because a command ended
 between two checkpoints. Time in which no command ran is not counted, nor are the seconds that
-Python takes to import jax. Source of the idea: Google Cloud, "Goodput metric as measure of ML
-productivity", https://cloud.google.com/blog/products/ai-machine-learning/goodput-metric-as-measure-
-of-ml-productivity, 2023, which also leaves lost and idle time out.
+Python takes to import jax. The idea is Google Cloud's, 2023:
+https://cloud.google.com/blog/products/ai-machine-learning/goodput-metric-as-measure-of-ml-productivity
 """
 
 import contextlib
