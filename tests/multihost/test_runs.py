@@ -1,0 +1,121 @@
+"""One config on 1 process x 4 devices, 2 x 2 and 4 x 1, with parameters split over processes."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from alm_jax.text.tokenizer import Tokenizer
+
+STEPS, KEPT = 50, 40  # the first of the two checkpoints
+TOLERANCE = 1e-5
+MESHES = {
+    '1x4': (1, 4, ()),
+    '2x2': (2, 2, ('--config.mesh.data=1', '--config.mesh.fsdp=4')),
+    '4x1': (4, 1, ('--config.mesh.data=2', '--config.mesh.fsdp=2')),
+}
+BAD = ('default_break_glass.2.flac', 'fire_small.flac', 'fire_large.flac')
+PRIMES = {'speech': 53, 'sounds': 19}  # how many clips each evaluation has
+
+
+@pytest.fixture(scope='module')
+def config(recordings, tmp_path_factory, request):
+    """The 17 recordings as FLAC, of which three are cut off in the middle."""
+    folder = tmp_path_factory.mktemp('damaged')
+    for path in recordings.glob('*.ogg'):
+        x, rate = soundfile.read(path, dtype='int16')
+        soundfile.write(folder / f'{path.stem}.flac', x, rate)
+    for name in BAD:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[: len(content) // 2])
+    captions = (recordings / 'captions.csv').read_text()
+    (folder / 'captions.csv').write_text(captions.replace('.ogg,', '.flac,'))
+    (folder / 'tokenizer').mkdir()
+    Tokenizer.train(captions.splitlines()).save(folder / 'tokenizer')
+    return f'{request.path.with_name("small.py")}:{folder}'
+
+
+@pytest.fixture(scope='module')
+def runs(jobs, config):
+    """Workdirs by name of the mesh."""
+    for name, (processes, devices, mesh) in MESHES.items():
+        workdir = ('--workdir', jobs.folder / name)
+        jobs.run(processes, devices, '-m', 'alm_jax.train', '--config', config, *workdir, *mesh)
+    return {name: jobs.folder / name for name in MESHES}
+
+
+def metrics(workdir):
+    """Lines of metrics.jsonl that are of training, by step."""
+    lines = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+    lines = [line for line in lines if 'train/loss' in line]
+    assert len({line['step'] for line in lines}) == len(lines)  # one process writes
+    return {line['step']: line for line in lines}
+
+
+def losses(workdir, after=0):
+    found = metrics(workdir)
+    assert list(found)[-1] == STEPS
+    return np.array([found[step]['train/loss'] for step in range(after + 1, STEPS + 1)])
+
+
+def bad(workdir):
+    """Ids, of several in a scene joined, of the bad records that the processes of a run list."""
+    files = workdir.glob('quarantine*.jsonl')
+    lines = [json.loads(line) for file in files for line in file.read_text().splitlines()]
+    return {line['id'] for line in lines if line['data_step'] < STEPS}
+
+
+@pytest.mark.parametrize('mesh', ['2x2', '4x1'])
+def test_losses_are_those_of_one_process(runs, mesh):
+    one = losses(runs['1x4'])
+    assert one[-10:].mean() < one[:10].mean() - 0.1  # it does train
+    np.testing.assert_allclose(losses(runs[mesh]), one, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize('mesh', ['2x2', '4x1'])
+def test_all_bad_records_are_listed_and_counted(runs, mesh):
+    found = bad(runs['1x4'])
+    assert all(any(name in listed for name in BAD) for listed in found)
+    assert all(any(name in listed for listed in found) for name in BAD)
+    assert bad(runs[mesh]) == found
+    assert len(list(runs[mesh].glob('quarantine*.jsonl'))) > 1  # not only the first met one
+    # Each process is a batch or two ahead with its own.
+    counts = [metrics(runs[name])[STEPS]['train/bad_records'] for name in ('1x4', mesh)]
+    assert counts[0] > 10
+    assert abs(counts[1] - counts[0]) <= 4
+
+
+@pytest.mark.parametrize('mesh', ['2x2', '4x1'])
+def test_a_workdir_is_that_of_one_process(runs, mesh):
+    def names(workdir):
+        found = {p.relative_to(workdir).as_posix() for p in workdir.rglob('*') if p.is_file()}
+        kept = {n for n in found if not n.startswith(('quarantine.', 'tensorboard/'))}
+        return {n for n in kept if '/params/' not in n and '/training/' not in n}
+
+    assert names(runs[mesh]) == names(runs['1x4'])
+    assert len(list((runs[mesh] / 'tensorboard').iterdir())) == 1
+    steps = sorted(int(p.name) for p in (runs[mesh] / 'checkpoints').iterdir())
+    assert steps == [KEPT, STEPS]
+
+
+@pytest.mark.parametrize(('evaluator', 'name'), [('retrieval', 'speech'), ('zero_shot', 'sounds')])
+def test_an_evaluation_is_the_same_bytes_by_any_number_of_processes(jobs, runs, evaluator, name):
+    """In the run by two, and as a program by one and by three."""
+    in_run = (runs['2x2'] / f'evals/{name}/{STEPS}.json').read_bytes()
+    assert json.loads(in_run)['n'] == PRIMES[name]
+    for processes in (1, 3):
+        out = jobs.folder / f'by_{processes}'
+        where = ('--workdir', runs['2x2'], '--name', name, '--out', out)
+        jobs.run(processes, 1, '-m', f'alm_jax.evals.{evaluator}', *where)
+        assert (out / f'evals/{name}/{STEPS}.json').read_bytes() == in_run
+
+
+def test_a_checkpoint_split_over_processes_goes_on_in_one(jobs, runs, config):
+    workdir = jobs.folder / 'resumed'
+    resume = f'--config.resume={runs["2x2"]}/checkpoints/{KEPT}'
+    command = ('--config', config, '--workdir', workdir, resume, '--config.evals={}')
+    jobs.run(1, 4, '-m', 'alm_jax.train', *command)
+    assert min(metrics(workdir)) == KEPT + 1
+    whole = losses(runs['2x2'], after=KEPT)
+    np.testing.assert_allclose(losses(workdir, after=KEPT), whole, rtol=0, atol=TOLERANCE)
