@@ -7,8 +7,14 @@ compiled on a machine that has none.
 import functools
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from alm_jax.models.layers import attention_plain
+from alm_jax.models.layers import attention_cuda, attention_plain, attention_tpu, placement
+
+# Compiled for v5e, forwards and backwards, ViT-B's heads in bfloat16: bytes moved are 2.1 times
+# those of the plain form at 77 tokens, 0.68 at 256 masked, 0.37 at 512 and 0.22 at 1214 masked.
+SHORTEST = 256
 
 
 def attend(
@@ -27,11 +33,69 @@ def attend(
       window: with ``causal``, to the last so many of these; None is all.
 
     Returns:
-      [b, t, heads, d]. A query that may attend to nothing attends evenly.
+      [b, t, heads, d]. A query that may attend to nothing attends evenly, on every backend.
     """
     options = {'scale': scale, 'causal': causal, 'window': window}
     plain = functools.partial(attention_plain.attend, bias=bias, softcap=softcap, **options)
     kernels = {}  # platform -> what replaces ``plain`` there
+    if bias is None and softcap is None and fused_pays(query, key, mask, causal, window):
+        fused = functools.partial(_fused, **options)
+        kernels['tpu'] = functools.partial(fused, attention_tpu.attend)
+        if attention_cuda.installed() and attention_cuda.can(query, mask, causal, window):
+            kernels['cuda'] = functools.partial(fused, attention_cuda.attend)
     if not kernels:
         return plain(query, key, value, mask)
     return jax.lax.platform_dependent(query, key, value, mask, default=plain, **kernels)
+
+
+def fused_pays(query, key, mask, causal: bool, window: int | None) -> bool:
+    """Whether a kernel that keeps no scores can do what is asked and is worth its padding.
+
+    Args:
+      query, key, mask: of ``attend``.
+      causal, window: of ``attend``.
+    """
+    t, s = query.shape[1], key.shape[1]
+    if min(t, s) < SHORTEST or (mask is not None and mask.ndim == 3):
+        return False
+    # A kernel numbers its queries from the first, and so must have all of them.
+    if causal and (t != s or placement.axes_of('length', t)):
+        return False
+    # Inside a shard_map that checks which axes values vary over, a kernel does not say.
+    return not jax.typeof(query).mat.varying and (window is None or causal)
+
+
+def _fused(kernel, query, key, value, mask, **options):
+    """``kernel`` on each device's rows, heads and queries: the partitioner cannot look inside."""
+    kernel = functools.partial(kernel, **options)
+    mesh = placement.current_mesh()
+    if mesh is not None and not jax.sharding.get_abstract_mesh().manual_axes:
+        rows = placement.axes_of('batch', query.shape[0]) or None
+        heads = placement.axes_of('heads', key.shape[2]) or None
+        queries = placement.axes_of('length', query.shape[1]) or None
+        whole = PartitionSpec(rows, None, heads)
+        part = PartitionSpec(rows, queries, heads)
+        kernel = jax.shard_map(
+            kernel,
+            mesh=mesh,
+            in_specs=(part, whole, whole, PartitionSpec(rows)),
+            out_specs=part,
+            check_vma=False,
+        )
+    out = kernel(query, key, value, mask)
+    if mask is None:
+        return out
+    # Here the kernels differ, and their gradients are not those of what they give.
+    seen = _seen(mask, options['causal'], options['window'])
+    even = value.mean(axis=1, keepdims=True, dtype=jnp.float32).astype(out.dtype)
+    even = jnp.repeat(even, query.shape[2] // key.shape[2], axis=2)
+    return jnp.where(seen[..., None, None], out, even)
+
+
+def _seen(mask, causal, window):
+    """bool [b, t or 1]: whether a query may attend to any key; [b, s] is what it sees."""
+    if not causal:
+        return mask.any(axis=1, keepdims=True)
+    count = jnp.cumsum(mask, axis=1)
+    before = jnp.pad(count, ((0, 0), (window, 0)))[:, : mask.shape[1]] if window else 0
+    return count > before

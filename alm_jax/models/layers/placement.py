@@ -44,10 +44,26 @@ def placed(x: jax.Array, *names: str | None) -> jax.Array:
     current = _current.get()
     if current is None:
         return x
+    spec = [axes_of(name, size) or None for name, size in zip(names, x.shape, strict=True)]
+    return jax.lax.with_sharding_constraint(x, NamedSharding(current[0], PartitionSpec(*spec)))
+
+
+def axes_of(name: str | None, size: int) -> tuple[str, ...]:
+    """The mesh axes that ``placed`` splits a dimension over; () for none.
+
+    Args:
+      name: of the dimension.
+      size: of it.
+    """
+    current = _current.get()
+    if current is None or name is None:
+        return ()
     mesh, axes = current
-    spec = []
-    for name, size in zip(names, x.shape, strict=True):
-        own = axes.get(name, ()) if name else ()
-        parts = math.prod(mesh.shape[axis] for axis in own)
-        spec.append(own if own and size % parts == 0 else None)
-    return jax.lax.with_sharding_constraint(x, NamedSharding(mesh, PartitionSpec(*spec)))
+    own = axes.get(name, ())
+    return own if size % math.prod(mesh.shape[axis] for axis in own) == 0 else ()
+
+
+def current_mesh() -> Mesh | None:
+    """The mesh of ``activation_axes``; None without one, or when it is one device."""
+    current = _current.get()
+    return current and current[0]
