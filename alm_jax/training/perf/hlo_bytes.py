@@ -5,6 +5,7 @@ An operand of which a slice is taken is read only so far, and one that is update
 written only so far: otherwise a scan over stacked layers would seem to read the stack each time.
 """
 
+from alm_jax.training.perf import attention_calls
 from alm_jax.training.perf.hlo_text import Array, Computation, Instruction, Module
 
 SLICES = ('dynamic-slice', 'slice', 'gather')
@@ -36,7 +37,10 @@ def moved(module: Module, computation: Computation, instruction: Instruction) ->
     if opcode == 'custom-call':
         if instruction.attribute('custom_call_target').strip('"') in _NO_CALLS:
             return 0.0
-        read = sum(a.main_bytes for operand in operands for a in operand.arrays)
+        sources = [a for operand in operands for a in operand.arrays]
+        read = sum(a.main_bytes for a in sources) + attention_calls.bytes_again(
+            instruction, sources
+        )
         return read + sum(a.main_bytes for a in instruction.arrays if not _is_scratch(a))
     if opcode in SLICES:
         return _slice(instruction.arrays[0], operands[0].arrays[0])

@@ -12,6 +12,7 @@ _BITS = {'pred': 8, 'token': 0, 'opaque': 0}
 _ARRAY = re.compile(r'(\w+)\[([\d,<= ]*)\](\{[^}]*\})?')
 _HEADER = re.compile(r'^(ENTRY )?%?([\w.\-]+) \(.*\{$')
 _INSTRUCTION = re.compile(r'^\s+(ROOT )?%?([\w.\-]+) = (.*)$')
+_CONTINUED = re.compile(r'\n(?="|\}\})')  # the metadata of a kernel is printed over several lines
 _PARTITIONS = re.compile(r'\b(?:num_partitions|replica_count)=(\d+)')
 
 
@@ -127,7 +128,7 @@ def parse(text: str) -> Module:
     entry, computations = '', {}
     name, lines = '', []
     devices = 1
-    for line in text.splitlines():
+    for line in _CONTINUED.sub('', text).splitlines():
         if line.startswith('HloModule'):
             for number in _PARTITIONS.findall(line):
                 devices *= int(number)

@@ -126,6 +126,9 @@ def _equation(equation: Any, inputs: list[_Origin], total: ModelFlops) -> list[_
         return _scan(options, inputs, total)
     if name == 'while':
         return _while(options, inputs, total, everywhere)
+    if options.get('branches_platforms', [0])[-1] is None:
+        # Forms for different backends; the default one is the mathematics without padding.
+        return _walk(options['branches'][-1].jaxpr, inputs[1:], total)
     if name == 'cond':
         branches = [ModelFlops() for _ in options['branches']]
         found = [

@@ -4,6 +4,7 @@ import json
 import math
 import re
 
+from alm_jax.training.perf import attention_calls
 from alm_jax.training.perf.hlo_text import Array, Instruction
 
 # Custom calls by which a compiler talks to itself.
@@ -56,7 +57,8 @@ def library_call(instruction: Instruction, operands: list[Array]) -> float | Non
 
     cuBLAS and oneDNN products from their contracted sizes, cuDNN's convolutions as their forward
     ones, its fused attention as 4 b h t s d forward and 10 backward (Dao et al. 2022, flash
-    attention: two and five products), and a kernel of Pallas by the estimate it declares.
+    attention: two and five products), that of jax for TPUs likewise, and any other kernel of Pallas
+    by the estimate it declares.
     """
     target = instruction.attribute('custom_call_target').strip('"')
     if target in NO_PRODUCTS:
@@ -77,6 +79,9 @@ def library_call(instruction: Instruction, operands: list[Array]) -> float | Non
         query, key = operands[0], operands[1]
         b, t, h, d = query.dims
         return (10.0 if 'Backward' in target else 4.0) * b * h * t * key.dims[1] * d
+    attention = attention_calls.flops(instruction, operands)
+    if attention is not None:
+        return attention
     estimate = re.search(r'"cost_estimate":(\{[^}]*\})', instruction.attributes)
     return float(json.loads(estimate.group(1)).get('flops', 0)) if estimate else None
 
