@@ -32,7 +32,8 @@ def test_a_job_that_is_signalled_saves_is_requeued_and_finishes(tmp_path):
     (saved,) = re.findall(r'Ended by SIGTERM. The same command goes on from step (\d+)\.', log)
     assert re.findall(r'state: (.*)', log) == ['scratch', f'{tmp_path}/run/checkpoints/{saved}']
 
-    lines = [json.loads(line) for line in (tmp_path / 'run' / 'metrics.jsonl').open()]
+    written = (tmp_path / 'run' / 'metrics.jsonl').read_text()
+    lines = [json.loads(line) for line in written.splitlines()]
     steps = [line['step'] for line in lines if 'train/loss' in line]
     assert steps == list(range(1, 61))  # each once: nothing was lost and nothing done again
     assert (tmp_path / 'run' / 'checkpoints' / '60' / 'manifest.json').exists()
@@ -41,7 +42,7 @@ def test_a_job_that_is_signalled_saves_is_requeued_and_finishes(tmp_path):
 
 
 def running_since(begun: float) -> list[str]:
-    """Daemons of Slurm started after ``begun``; one that ended but whom nobody waits for is none."""
+    """Daemons of Slurm started after ``begun`` that have not ended."""
     found = []
     for process in pathlib.Path('/proc').glob('[0-9]*'):
         with contextlib.suppress(OSError):  # it ended meanwhile
