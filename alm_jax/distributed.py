@@ -29,7 +29,7 @@ from alm_jax.config import ConfigError
 GRACE = 20.0  # seconds to finish a checkpoint in, once a process has failed
 HEARTBEAT = 60  # seconds after which a process that says nothing is taken for dead
 _POLL = 1.0
-_LAST = 4 * _POLL  # so much later goes who failed than those whom that holds up
+_LAST = 4 * _POLL  # so much later go who failed, and process 0, than those whom that holds up
 _ENDED, _DONE = 'alm_jax/ended/', 'alm_jax/done/'
 _calls = itertools.count()  # of from_first
 _FLAGS = ('coordinator_address', 'num_processes', 'process_id')
@@ -307,7 +307,7 @@ class _Ending:
                 print(text, file=sys.stderr, flush=True)
                 if not self._interrupted:  # else it may be writing its last checkpoint
                     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-                _exit_after_grace(self._other)
+                _exit_after_grace(self._other, _LAST * (jax.process_index() == 0))
 
     def _exit(self, code: int) -> None:
         """Instead of jax's own exit, which waits for processes that may never come."""

@@ -9,8 +9,14 @@ import sys
 import time
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 SECONDS = 300  # limit of a job
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """A file's tests go to one worker: they share jobs that take a minute."""
+    return LoadFileScheduling(config, log)
 
 
 @dataclasses.dataclass
@@ -98,11 +104,18 @@ class Jobs:
         for job in self._started:
             for process in job.processes:
                 process.kill()
+                process.wait()
 
 
 @pytest.fixture(scope='module')
 def jobs(tmp_path_factory, packaged_tiny):
     """To start jobs with."""
-    started = Jobs(tmp_path_factory.mktemp('jobs'), ALM_JAX_DATA=str(packaged_tiny))
+    folder = tmp_path_factory.mktemp('jobs')
+    started = Jobs(
+        folder,
+        ALM_JAX_DATA=str(packaged_tiny),
+        JAX_COMPILATION_CACHE_DIR=str(folder / 'compiled'),  # of use to jobs of one process
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS='0.2',
+    )
     yield started
     started.kill()
