@@ -5,7 +5,7 @@ An operand of which a slice is taken is read only so far, and one that is update
 written only so far: otherwise a scan over stacked layers would seem to read the stack each time.
 """
 
-from alm_jax.training.perf import attention_calls
+from alm_jax.training.perf import attention_calls, collective_fusions
 from alm_jax.training.perf.hlo_text import Array, Computation, Instruction, Module
 
 SLICES = ('dynamic-slice', 'slice', 'gather')
@@ -29,11 +29,20 @@ def moved(module: Module, computation: Computation, instruction: Instruction) ->
     operands = computation.operands(instruction)
     if opcode == 'fusion':
         inner = module.computations[instruction.called('calls')[0]]
+        chain = collective_fusions.inside(module, instruction)
+        if collective_fusions.ends(chain):
+            return 0.0
+        if collective_fusions.starts(chain):
+            collective = collective_fusions.chained(chain)
+            ends = (collective, *chain.operands(collective))
+            return sum(a.main_bytes for end in ends for a in end.arrays)
+        carried = collective_fusions.carried(inner)
         read = sum(
-            _read(module, inner, inner.parameter(index), operand.arrays)
+            _read(module, inner, value, operand.arrays)
             for index, operand in enumerate(operands)
+            if (value := inner.parameter(index)).name not in carried
         )
-        return read + _written(module, inner, instruction.arrays)
+        return read + _written(module, inner, instruction.arrays, carried)
     if opcode == 'custom-call':
         if instruction.attribute('custom_call_target').strip('"') in _NO_CALLS:
             return 0.0
@@ -93,13 +102,18 @@ def _is_scratch(array: Array) -> bool:
     return array.dtype in ('s8', 'u8') and len(array.dims) == 1
 
 
-def _written(module: Module, inner: Computation, outer: tuple[Array, ...]) -> float:
+def _written(
+    module: Module,
+    inner: Computation,
+    outer: tuple[Array, ...],
+    carried: frozenset[str] = frozenset(),
+) -> float:
     root = inner.root
     parts = inner.operands(root) if root.opcode == 'tuple' else [root]
     if len(parts) != len(outer):
         return sum(a.main_bytes for a in outer)
     return sum(
-        0.0 if array.space else _part_written(module, inner, part, array)
+        0.0 if array.space or part.name in carried else _part_written(module, inner, part, array)
         for part, array in zip(parts, outer)
     )
 

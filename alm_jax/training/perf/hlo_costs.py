@@ -9,19 +9,13 @@ import functools
 import math
 import re
 
-from alm_jax.training.perf import hlo_bytes, hlo_text, product_flops
+from alm_jax.training.perf import collective_fusions, hlo_bytes, hlo_text, product_flops
+from alm_jax.training.perf.collective_fusions import KINDS
 from alm_jax.training.perf.hlo_text import Computation, Instruction, Module
 from alm_jax.training.perf.trip_counts import trip_count
 
-KINDS = (
-    'all-reduce',
-    'all-gather',
-    'reduce-scatter',
-    'all-to-all',
-    'ragged-all-to-all',
-    'collective-permute',
-    'collective-broadcast',
-)
+# replica_groups=mesh['x'=2,'y'=4], device_ids=([8]) {'y'}: groups along an axis of a mesh.
+_MESH_GROUPS = re.compile(r'replica_groups=mesh\[([^\]]*)\](?:, device_ids=[^{]*)?\s*\{([^}]*)\}')
 # Between a start and its done, these do enough to hide a transfer.
 _COMPUTE = ('fusion', 'convolution', 'dot', 'custom-call', 'while', 'call', 'conditional')
 
@@ -116,9 +110,9 @@ def _count(
     total.flops += _flops(computation, instruction, total)
     if not fused:
         total.bytes += hlo_bytes.moved(module, computation, instruction)
-    kind = _kind(module, instruction)
-    if kind:
-        _transfer(total, module, computation, instruction, kind)
+    within, collective = _collective(module, computation, instruction)
+    if collective and not (fused and collective is collective_fusions.chained(computation)):
+        _transfer(total, module, computation, instruction, within, collective, fused)
     if opcode == 'while':
         times = trip_count(module, computation, instruction)
         if times is None:
@@ -130,7 +124,7 @@ def _count(
         total.add(max(branches, key=lambda branch: branch.flops))
     elif opcode == 'fusion':
         total.add(of(instruction.called('calls')[0], True))
-    elif opcode in ('call', 'async-start') and not kind:
+    elif opcode in ('call', 'async-start') and not collective:
         for name in instruction.called('to_apply', 'calls', 'called_computations'):
             total.add(of(name, fused))
 
@@ -143,33 +137,45 @@ def _flops(computation: Computation, instruction: Instruction, total: Costs) -> 
         return product_flops.dot(instruction, operands[0])
     if instruction.opcode == 'convolution':
         return product_flops.convolution(instruction, *operands)
+    target = instruction.attribute('custom_call_target').strip('"')
+    if target in collective_fusions.MARKS:
+        return 0.0
     found = product_flops.library_call(instruction, operands)
     if found is None:
-        total.uncounted[instruction.attribute('custom_call_target').strip('"')] += 1
+        total.uncounted[target] += 1
     return found or 0.0
 
 
-def _kind(module: Module, instruction: Instruction) -> str:
-    """Of a collective or its start; '' for all else, so that a pair is counted once."""
-    opcode = instruction.opcode
-    if opcode == 'async-start':
+def _collective(
+    module: Module, computation: Computation, instruction: Instruction
+) -> tuple[Computation, Instruction | None]:
+    """What an instruction transfers or starts to, and where it is; a pair is counted once."""
+    inner = collective_fusions.inside(module, instruction)
+    if instruction.opcode == 'async-start':
         inner = module.computations[instruction.called('calls')[0]]
-        opcode = next((i.opcode for i in inner.instructions if i.opcode in KINDS), '')
-    opcode = opcode.removesuffix('-start')
-    return opcode if opcode in KINDS else ''
+    elif not collective_fusions.starts(inner):
+        kind = instruction.opcode.removesuffix('-start')
+        return computation, instruction if kind in KINDS else None
+    return inner, next((i for i in inner.instructions if i.opcode in KINDS), None)
 
 
 def _transfer(
-    total: Costs, module: Module, computation: Computation, instruction: Instruction, kind: str
+    total: Costs,
+    module: Module,
+    computation: Computation,
+    instruction: Instruction,
+    within: Computation,
+    collective: Instruction,
+    fused: bool,
 ) -> None:
-    described = instruction
-    if instruction.opcode == 'async-start':
-        inner = module.computations[instruction.called('calls')[0]]
-        described = next(i for i in inner.instructions if i.opcode in KINDS)
-    group = _group(described, module.devices)
-    size = sum(a.bytes for operand in computation.operands(instruction) for a in operand.arrays)
+    """Adds ``collective`` of ``within``, which ``instruction`` of ``computation`` is or starts."""
+    kind = collective.opcode.removesuffix('-start')
+    if kind == 'all-reduce' and fused and collective_fusions.keeps_a_slice(computation):
+        kind = 'reduce-scatter'
+    group = _group(collective, module.devices)
+    size = sum(a.bytes for operand in within.operands(collective) for a in operand.arrays)
     size *= group if kind == 'all-gather' else 1
-    transfer = Transfer(kind, group, _overlapped(computation, instruction))
+    transfer = Transfer(kind, group, _overlapped(module, computation, instruction))
     mine = total.transfers.setdefault(transfer, [0, 0.0])
     mine[0] += 1
     mine[1] += size
@@ -184,21 +190,30 @@ def _group(instruction: Instruction, devices: int) -> int:
         return found.group(1).count(',') + 1
     if found := re.search(r'replica_groups=\[\d+,(\d+)\]<=', text):
         return int(found.group(1))
-    if found := re.search(r'replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}', text):
+    if found := _MESH_GROUPS.search(text):
         sizes = dict(re.findall(r"'(\w+)'=(\d+)", found.group(1)))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'(\w+)'", found.group(2)))
     return devices
 
 
-def _overlapped(computation: Computation, start: Instruction) -> bool:
-    if not start.opcode.endswith('-start'):
+def _overlapped(module: Module, computation: Computation, start: Instruction) -> bool:
+    """Whether something computes after ``start``, of a pair or a chain, and before its done."""
+    chain = collective_fusions.inside(module, start)
+    if not start.opcode.endswith('-start') and not chain:
         return False
     begun = False
     for instruction in computation.instructions:
         if instruction.name == start.name:
             begun = True
-        elif begun and start.name in instruction.operands:
+            continue
+        inner = collective_fusions.inside(module, instruction) if begun else None
+        if not begun or collective_fusions.starts(inner):
+            continue
+        if collective_fusions.ends(inner):
+            if chain and collective_fusions.same(chain, inner):
+                return False
+        elif not chain and start.name in instruction.operands:
             return False
-        elif begun and instruction.opcode in _COMPUTE:
+        elif instruction.opcode in _COMPUTE:
             return True
     return False
