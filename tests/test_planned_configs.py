@@ -67,7 +67,7 @@ def arguments_of_compiled():
         yield pytest.param(path, topology, marks=mark)
 
 
-@pytest.mark.parametrize(('path', 'topology'), arguments_of_compiled())
+@pytest.mark.parametrize(('path', 'topology'), list(arguments_of_compiled()))
 def test_it_fits_with_room_to_spare(compiler_python, path, topology):
     found = plan(compiler_python(topology), 'compile', path)[path]
     report = found['report']

@@ -98,6 +98,7 @@ def _tpus(kind: str, sizes: tuple[int, ...], slices: int) -> tuple[Any, ...]:
         'TPU_ACCELERATOR_TYPE': f'{kind}-{math.prod(sizes)}',
         'TPU_WORKER_HOSTNAMES': 'localhost',
         'TPU_WORKER_ID': '0',
+        'ALLOW_MULTIPLE_LIBTPU_LOAD': '1',  # its lock is for programs that hold devices
     }.items():
         os.environ.setdefault(key, value)
     options = {'num_slices': slices} if slices > 1 else {}
