@@ -202,6 +202,13 @@ def test_long_attention_has_a_form_for_tpus(asked):
     assert 'tpu' in branches(**asked)
 
 
+def test_cpus_keep_no_scores_but_of_short_attention():
+    assert 'cpu' in branches(t=77)
+    assert 'cpu' not in branches(t=50)
+    assert 'cpu' not in branches(t=1, s=4096)
+    assert 'cpu' not in branches(bias=jnp.zeros((1, 4, 1, 1)))
+
+
 def test_cudnn_computes_in_two_bytes_and_in_heads_of_eights():
     def can(size, dtype, t=64, masked=False, causal=False, window=None):
         query = jax.ShapeDtypeStruct((2, t, 4, size), dtype)

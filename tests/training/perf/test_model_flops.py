@@ -61,7 +61,8 @@ def test_a_transformer_is_six_n_and_its_attention_whatever_is_recomputed(remat):
 
 
 def test_xla_counts_the_same_within_five_per_cent():
-    flops, loss, params, x = stack_flops(Stack(unrolled=True), 2, 64, 256)
+    # Short attention: longer one computes its scores twice on CPUs.
+    flops, loss, params, x = stack_flops(Stack(unrolled=True), 2, 48, 256)
     compiled = jax.jit(jax.value_and_grad(loss)).lower(params, {}, x).compile()
     assert flops == pytest.approx(compiled.cost_analysis()['flops'], rel=0.05)
     assert flops == pytest.approx(hlo_costs.costs(compiled.as_text()).flops, rel=1e-6)
