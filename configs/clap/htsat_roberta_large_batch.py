@@ -7,10 +7,11 @@ COMMAND: python -m alm_jax.prepare wavcaps --manual_dir DIR, and so on for each 
 ARGUMENTS: :smoke (the same code path in a minute, on the packaged recordings), seed=N,
   roberta=DIR (FacebookAI/roberta-base from Hugging Face: weights and tokenizer)
 HARDWARE: TPU v5e, 256 chips, topology 16x16.
-TIME and SCORE: not run on such hardware yet. By the compiler and the published figures of the chip a
-  step takes 7.8 of 15.75 GiB and at least 472 ms (MFU 18 %), bound by the memory's bandwidth: the
-  early stages are 128 and 256 wide, and scores of windows of 64 fill half a tile. Wu et al. 2022 (arXiv:2211.06687,
-  table 3), batch 2,304 on other data, report R@1 of AudioCaps 32.7 (text to audio).
+TIME and SCORE: not run on such hardware yet. By the compiler and the published figures of the chip
+  a step takes 7.8 of 15.75 GiB and at least 472 ms (MFU 18 %), bound by the memory's bandwidth: the
+  early stages are 128 and 256 wide, and scores of windows of 64 positions fill half a tile.
+  Wu et al. 2022 (arXiv:2211.06687, table 3), batch 2,304 on other data, report R@1 of AudioCaps
+  32.7 (text to audio).
 """
 
 from alm_jax.config import base, parse_arg

@@ -6,8 +6,8 @@ COMMAND: python -m alm_jax.prepare wavcaps --manual_dir DIR, and so on for each 
 ARGUMENTS: :smoke (the same code path in a minute, on the packaged recordings), seed=N,
   roberta=DIR (FacebookAI/roberta-base from Hugging Face: weights and tokenizer)
 HARDWARE: eight H100 SXM of 80 GB.
-TIME and SCORE: not run on such hardware yet. By the compiler and the published figures of the GPU a
-  step takes 16.1 of 71.2 GiB and at least 338 ms (MFU 49.5 %), bound by the memory's bandwidth;
+TIME and SCORE: not run on such hardware yet. By the compiler and the published figures of the GPU
+  a step takes 16.1 of 71.2 GiB and at least 338 ms (MFU 49.5 %), bound by the memory's bandwidth;
   remat 'dots' takes 52.8 GiB and 383 ms, and without remat it does not fit.
 """
 
