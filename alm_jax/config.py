@@ -64,7 +64,7 @@ def base() -> ConfigDict:
     config.sharding = ConfigDict()
     config.sharding.params = PARAM_RULES  # first match wins; no match is a copy on every device
     config.sharding.activations = ACTIVATION_RULES
-    config.remat = 'none'  # 'block', 'dots': what towers recompute in the backward pass
+    config.remat = 'none'  # 'block', 'dots', 'offload': what towers recompute in the backward pass
     config.log_every = 10  # steps
     # Without a completed step for so long, every process says where it is; 0 is off.
     config.watchdog_seconds = 1800.0

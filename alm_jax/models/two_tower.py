@@ -28,6 +28,7 @@ AUDIO_ENCODERS = {
     'yamnet': YamNet,
 }
 TEXT_ENCODERS = {'bert': Bert}
+OTHER = {'audio': 'text', 'text': 'audio'}
 # CLIP (Radford et al. 2021, section 2.5): initial temperature 0.07, logit scale at most 100.
 LOG_SCALE_INIT = math.log(1 / 0.07)
 LOG_SCALE_MAX = math.log(100.0)
@@ -147,10 +148,11 @@ def build_two_tower(
       config_model: keys audio and text ({'name': encoder, **its attributes}), embed_dim,
         projection, dropout; 'family' is ignored.
       dtype: compute dtype.
-      remat: of the encoders that have one (see ``transformer_stack``) and do not set their own.
+      remat: of the encoders that do not set their own, see ``transformer_stack``.
 
     Raises:
-      ConfigError: for an unknown encoder or option, naming the nearest valid one.
+      ConfigError: for an unknown encoder or option, naming the nearest valid one; ``remat`` for an
+        encoder that has none, as convolutional ones.
     """
 
     def encoder(part, table):
@@ -159,6 +161,12 @@ def build_two_tower(
         kind = config_lib.choose(table, options.get('name', ''), where=f'{where}.name')
         if hasattr(kind, 'remat'):
             options.setdefault('remat', remat)
+        elif remat != 'none':
+            raise config_lib.ConfigError(
+                f'config.remat is {remat!r}, but the encoder {options["name"]!r} of config.{where} '
+                "recomputes nothing. Set config.remat to 'none', and for the other tower "
+                f'config.model.{OTHER[part]}.remat to {remat!r}.'
+            )
         return config_lib.call_with(kind, options, where=where, dtype=dtype)
 
     heads = {key: config_model[key] for key in ('embed_dim', 'projection', 'dropout')}

@@ -117,8 +117,19 @@ def test_misspelt_keys_name_the_nearest(changes, message):
         build_two_tower(_config(**changes))
 
 
-def test_remat_reaches_the_towers_that_have_it_and_set_none():
-    model = build_two_tower(_config(audio={'name': 'yamnet'}), remat='dots')
-    assert model.text.remat == 'dots'
-    own = {'name': 'bert', 'variant': 'mu', 'remat': 'block'}
-    assert build_two_tower(_config(text=own), remat='dots').text.remat == 'block'
+def test_remat_reaches_the_towers_that_set_none():
+    config = _config(audio={'name': 'spectrogram_transformer', 'variant': 'mu'})
+    model = build_two_tower(config, remat='dots')
+    assert (model.audio.remat, model.text.remat) == ('dots', 'dots')
+    config['text'] = {'name': 'bert', 'variant': 'mu', 'remat': 'block'}
+    model = build_two_tower(config, remat='dots')
+    assert (model.audio.remat, model.text.remat) == ('dots', 'block')
+
+
+@pytest.mark.parametrize('name', ['yamnet', 'cnn14'])
+def test_towers_without_remat_refuse_it_and_leave_it_to_the_other(name):
+    message = f"config.remat is 'dots', but the encoder '{name}' of config.model.audio .*text.remat"
+    with pytest.raises(config_lib.ConfigError, match=message):
+        build_two_tower(_config(audio={'name': name}), remat='dots')
+    own = {'name': 'bert', 'variant': 'mu', 'remat': 'dots'}
+    assert build_two_tower(_config(audio={'name': name}, text=own)).text.remat == 'dots'
