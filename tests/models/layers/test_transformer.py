@@ -1,6 +1,9 @@
 """Transformer blocks against transformers' layers; the scanned stack against a plain loop."""
 
 import functools
+import json
+import pathlib
+import subprocess
 
 import jax
 import jax.numpy as jnp
@@ -128,7 +131,8 @@ def test_block_equals_transformers(name):
 
 
 @pytest.mark.parametrize(
-    ('post_norm', 'remat'), [(False, 'none'), (True, 'block'), (False, 'dots')]
+    ('post_norm', 'remat'),
+    [(False, 'none'), (True, 'block'), (False, 'dots'), (True, 'offload')],
 )
 def test_stack_equals_unrolled_loop(post_norm, remat):
     x, mask = _inputs()
@@ -159,8 +163,14 @@ def test_stack_equals_unrolled_loop(post_norm, remat):
     )(params)
     np.testing.assert_allclose(got, want, rtol=1e-5)
     np.testing.assert_allclose(got_hidden, want_hidden, rtol=1e-5, atol=1e-5)
-    for ours, theirs in zip(jax.tree.leaves(got_gradient), jax.tree.leaves(want_gradient)):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+    # Softmax cancels a key bias, whose gradient is rounding alone: it goes by the query's.
+    size = jax.tree.map(np.linalg.norm, want_gradient)
+    size['layers']['attn']['key']['bias'] = size['layers']['attn']['query']['bias']
+    error = jax.tree.map(
+        lambda ours, theirs: np.linalg.norm(ours - theirs), got_gradient, want_gradient
+    )
+    for one, whole in zip(jax.tree.leaves(error), jax.tree.leaves(size), strict=True):
+        assert one <= 1e-5 * whole
 
 
 def test_layers_start_different_and_drop_out_different():
@@ -194,3 +204,20 @@ def test_unknown_remat_names_the_nearest():
     x, _ = _inputs()
     with pytest.raises(ConfigError, match="Did you mean 'block'"):
         _Stack(2, {'remat': 'blocks'}).init(jax.random.key(0), x)
+
+
+@pytest.mark.slow_local
+@pytest.mark.parametrize('topology', ['v5e:2x2', 'h100:8'])
+def test_offload_moves_what_dots_keeps_to_the_host(compiler_python, topology):
+    """By the compilers' own analysis: none is run."""
+    script = pathlib.Path(__file__).with_name('remat_memory.py')
+    command = [compiler_python(topology), script, topology]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout)
+    none, dots, offload = (found[name]['temporaries'] for name in ('none', 'dots', 'offload'))
+    assert offload < dots / 2 < none / 4
+    assert found['offload']['peak'] < found['dots']['peak']
+    host = [found[name]['host temporaries'] for name in ('none', 'dots', 'offload')]
+    assert host[:2] == [0, 0]
+    assert host[2] > dots / 2
