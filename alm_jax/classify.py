@@ -16,25 +16,13 @@ from absl import flags
 from matplotlib.figure import Figure
 
 from alm_jax import config as config_lib
-from alm_jax.audio import decode, log_mel, presets, resample
+from alm_jax.audio import decode, log_mel, presets, resample, windows
 from alm_jax.config import ConfigError
 from alm_jax.evals import prompts
 from alm_jax.evals.metrics.retrieval import similarity
 from alm_jax.load import Model, load_run
 
 _SHORTEST_WINDOW = 0.25  # seconds: below it there is hardly a frame to go by
-
-
-def sliding(samples: int, window: int, hop: int) -> list[tuple[int, int]]:
-    """(start, end) of windows that slide by ``hop``, all in samples; the last one ends the clip.
-
-    A clip shorter than ``window`` is one window.
-    """
-    last = max(samples - window, 0)
-    starts = list(range(0, last + 1, hop))
-    if starts[-1] != last:
-        starts.append(last)
-    return [(start, min(start + window, samples)) for start in starts]
 
 
 def classify(
@@ -64,7 +52,7 @@ def classify(
         )
     if not 0.01 <= hop <= window:
         raise ConfigError(f'--hop {hop} must be from 0.01 seconds to the window, {window:g}.')
-    spans = sliding(len(waveform), round(window * rate), max(1, round(hop * rate)))
+    spans = windows.sliding(len(waveform), round(window * rate), max(1, round(hop * rate)))
     audio = model.embed_audio([waveform[a:b] for a, b in spans], sampling_rate=rate)
     text = prompts.class_embeddings(model.embed_text, labels, 'sound')
     logits = model.logit_scale * similarity(audio, text)

@@ -11,14 +11,12 @@ made it. A file that cannot be embedded is named, and the exit code is then 1.
 
 import dataclasses
 import os
-import pathlib
 import sys
 import urllib.parse
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import tqdm
 from absl import flags
 
@@ -26,12 +24,9 @@ from alm_jax import config as config_lib
 from alm_jax.audio import decode
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError
-from alm_jax.data import sources
+from alm_jax.data import audio_files, parquet_out, sources
 from alm_jax.data.location import data_dir
 from alm_jax.load import Model, load_run
-
-SUFFIXES = ('.wav', '.flac', '.ogg', '.oga', '.mp3', '.opus', '.aif', '.aiff', '.au')
-_SHORTEST = 0.01  # seconds; less is no sound, and resampling may leave nothing of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,31 +53,18 @@ class Clips:
                 self.bad.append(str(clip))
                 continue
             seconds = len(clip.waveform) / clip.rate
-            if seconds < _SHORTEST:
-                self.bad.append(f'{clip.path} is {seconds:.4f} s long; at least {_SHORTEST} s.')
+            if seconds < audio_files.SHORTEST:
+                self.bad.append(
+                    f'{clip.path} is {seconds:.4f} s long; at least {audio_files.SHORTEST} s.'
+                )
                 continue
             self.rows.append({'path': clip.path, 'duration': seconds, 'caption': clip.caption})
             yield clip.waveform, clip.rate
 
 
 def from_files(paths: Sequence[str]) -> Clips:
-    """The audio files among ``paths``; folders are searched, hidden files left out.
-
-    Raises:
-      ConfigError: a path that does not exist, or nothing to embed.
-    """
-    files: dict[str, None] = {}
-    for path in map(pathlib.Path, paths):
-        if path.is_dir():
-            inside = (p for p in sorted(path.rglob('*')) if p.suffix.lower() in SUFFIXES)
-            visible = (p for p in inside if not p.name.startswith('.') and p.is_file())
-            files.update(dict.fromkeys(map(str, visible)))
-        elif path.exists():
-            files[str(path)] = None
-        else:
-            raise ConfigError(f'{path} does not exist.')
-    if not files:
-        raise ConfigError(f'no audio in {", ".join(paths)}; looked for {", ".join(SUFFIXES)}.')
+    """The audio files among ``paths``. Raises ConfigError, see ``audio_files.found``."""
+    files = audio_files.found(paths)
     return Clips(len(files), map(_decoded, files))
 
 
@@ -115,9 +97,7 @@ def embed(model: Model, clips: Clips, out: str | os.PathLike) -> int:
     Raises:
       ConfigError: not one clip could be read, or ``out`` cannot be written.
     """
-    out = pathlib.Path(out)
-    if not out.parent.is_dir():
-        raise ConfigError(f'folder {out.parent} of --out does not exist.')
+    out = parquet_out.check_place(out)
     embeddings = model.predictors.embed_audio(model.params, model.extra, clips)
     if not clips.rows:
         raise ConfigError('no clip could be read:\n  ' + '\n  '.join(clips.bad[:10]))
@@ -131,14 +111,7 @@ def embed(model: Model, clips: Clips, out: str | os.PathLike) -> int:
         'workdir': str(model.workdir),
         'step': str(model.step),
     }
-    partial = out.with_name(f'.{out.name}.{os.getpid()}')
-    try:
-        pq.write_table(table.replace_schema_metadata(made_by), partial)
-        os.replace(partial, out)
-    except OSError as error:
-        raise ConfigError(f'{out} cannot be written: {error.strerror}.') from error
-    finally:
-        partial.unlink(missing_ok=True)
+    parquet_out.write(out, table.schema.with_metadata(made_by), [table])
     return len(clips.rows)
 
 

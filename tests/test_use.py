@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from alm_jax import classify, embed, search
-from alm_jax.audio import resample
+from alm_jax.audio import resample, windows
 from alm_jax.config import ConfigError
 from alm_jax.load import load
 
@@ -131,9 +131,9 @@ def test_nothing_to_embed(tmp_path, model):
 
 
 def test_sliding_windows_cover_the_clip():
-    assert classify.sliding(10, 4, 3) == [(0, 4), (3, 7), (6, 10)]
-    assert classify.sliding(11, 4, 3) == [(0, 4), (3, 7), (6, 10), (7, 11)]
-    assert classify.sliding(3, 4, 2) == [(0, 3)]
+    assert windows.sliding(10, 4, 3) == [(0, 4), (3, 7), (6, 10)]
+    assert windows.sliding(11, 4, 3) == [(0, 4), (3, 7), (6, 10), (7, 11)]
+    assert windows.sliding(3, 4, 2) == [(0, 3)]
 
 
 def test_classify_gives_shares_over_time_and_a_picture(tmp_path, tiny_run, recordings):

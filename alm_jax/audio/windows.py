@@ -55,5 +55,17 @@ def windows(x: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
     return np.stack([window for window, _ in cut]), np.array([n for _, n in cut], np.int32)
 
 
+def sliding(samples: int, window: int, hop: int) -> list[tuple[int, int]]:
+    """(start, end) of windows that slide by ``hop``, all in samples; the last one ends the clip.
+
+    A clip shorter than ``window`` is one window.
+    """
+    last = max(samples - window, 0)
+    starts = list(range(0, last + 1, hop))
+    if starts[-1] != last:
+        starts.append(last)
+    return [(start, min(start + window, samples)) for start in starts]
+
+
 def _padded(x: np.ndarray, length: int) -> tuple[np.ndarray, int]:
     return np.pad(x, (0, length - len(x))), len(x)

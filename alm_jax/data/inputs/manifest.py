@@ -26,7 +26,7 @@ from alm_jax.data.catalog.rows import Row
 from alm_jax.data.inputs import fields, files, headers, listing
 from alm_jax.data.inputs.tree import Fetch, folder_of
 
-_FILE = ('file', 'file_name', 'filename', 'path', 'filepath')
+FILE = ('file', 'file_name', 'filename', 'path', 'filepath')
 _LISTED = 5  # mistakes in one message
 
 
@@ -124,14 +124,14 @@ def _read(root: pathlib.Path, manifest: pathlib.Path, caption: Sequence[str]) ->
         by_file[name] = json.dumps(found)
     if not by_file:
         raise ConfigError(f'{manifest} holds no row.')
-    ignored = {c for c in columns - {*_FILE, *caption} if not fields.is_known(c, caption)}
+    ignored = {c for c in columns - {*FILE, *caption} if not fields.is_known(c, caption)}
     if ignored:
         logging.warning('%s: columns not used: %s', manifest, ', '.join(sorted(ignored)))
     return by_file
 
 
 def _check_columns(manifest: pathlib.Path, columns: set[str], caption: Sequence[str]) -> None:
-    if not columns & set(_FILE):
+    if not columns & set(FILE):
         raise ConfigError(f"{manifest}: there is no column 'file'; found {sorted(columns)}.")
     if caption == (fields.NO_CAPTION,):
         return
@@ -149,7 +149,7 @@ def _check_columns(manifest: pathlib.Path, columns: set[str], caption: Sequence[
 
 def _described(root: pathlib.Path, row: Row, caption: Sequence[str]) -> dict[str, Any]:
     """The fields of one row, with 'file' and 'row'."""
-    column = next((name for name in _FILE if name in row), '')
+    column = next((name for name in FILE if name in row), '')
     if not column:
         raise ConfigError(f"{row.where}: there is no 'file'; found {sorted(row)}.")
     file = row.text(column, '')
