@@ -1,8 +1,9 @@
 """The evaluators as programs: once on a checkpoint, or on every checkpoint as it appears."""
 
+import inspect
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from alm_jax import config as config_lib
 from alm_jax import distributed
 from alm_jax.config import ConfigError
 from alm_jax.data.inputs import entries
+from alm_jax.evals import answers_page
 from alm_jax.evals import result as result_lib
 from alm_jax.load import Model, complete_steps, load_run
 from alm_jax.training import checkpoint
@@ -23,7 +25,9 @@ def run(evaluator: type) -> None:
     Flags are made here and not on import: train.py imports the evaluators and has flags of its own.
     """
     flags.DEFINE_string('workdir', '', 'The run to evaluate.')
-    flags.DEFINE_string('checkpoint', '', 'One checkpoint folder, instead of --workdir.')
+    flags.DEFINE_string(
+        'checkpoint', '', 'One checkpoint folder, or a pretrained model that writes.'
+    )
     flags.DEFINE_integer('step', None, 'Which checkpoint; the newest complete one when not given.')
     flags.DEFINE_string(
         'data', '', 'NAME/config:split; default the test split of the training data.'
@@ -59,11 +63,17 @@ def _main(evaluator: type, given: Any) -> None:
         out=given.out,
     )
     if not given.watch:
-        evaluate(load_run(*_agreed(path, given.step)))
+        evaluate(_loaded(evaluator, path, given.step))
     elif jax.process_count() == 1:
         watch(path, evaluate)
     else:
         raise ConfigError('--watch is for one process, beside the run; start it by itself.')
+
+
+def _loaded(evaluator: type, path: str, step: int | None) -> Any:
+    if jax.process_count() > 1:
+        return load_run(*_agreed(path, step))
+    return getattr(evaluator, 'load', load_run)(path, step)
 
 
 def _agreed(path: str, step: int | None) -> tuple[str, int | None]:
@@ -86,6 +96,9 @@ class Evaluation:
 
     def __call__(self, model: Model) -> result_lib.EvalResult:
         """Evaluates ``model``; the config's entry of this name says what is not given here."""
+        out = self._out or model.workdir
+        if not out:
+            raise ConfigError('give --out DIR: a pretrained model has no workdir.')
         if self._evaluator is None:  # kept, so that the next checkpoint compiles nothing
             self._evaluator = config_lib.call_with(
                 self._make,
@@ -95,9 +108,11 @@ class Evaluation:
             )
         found = self._evaluator.run(model.params, model.extra)
         if jax.process_index() == 0:
-            out = self._out or model.workdir
             path = result_lib.write(found, out, self._name, model.step, model.checkpoint_sha256)
             print(result_lib.table(found, f'{self._name}, step {model.step}, {found.data}'))
+            if found.predictions:
+                page = answers_page.write_page(path, self._data_dir or model.config.data.dir)
+                print(f'  to listen to and read: {page}')
             print(f'  written to {path}', flush=True)
         return found
 
@@ -105,6 +120,8 @@ class Evaluation:
         options = result_lib.evaluator_options(config.evals.get(self._name, {}))
         options['data'] = self._data or options.get('data') or _test_split(config)
         options['data_dir'] = self._data_dir or config.data.dir
+        if 'train' in inspect.signature(self._make).parameters and config.data.train:
+            options.setdefault('train', _training_data(config.data.train[0]))
         if self._kind:
             options['where'] = {'kind': self._kind}
         return options | self._given
@@ -121,8 +138,17 @@ def _parsed(option: str) -> tuple[str, Any]:
         return key, value
 
 
+def _training_data(entry: Mapping[str, Any]) -> str:
+    """The name of an entry of config.data.train; '' for data of one's own without a split."""
+    if entry.get('name'):
+        return entry['name']
+    return entries.name_of(entry, entry['split']) if entry.get('split') else ''
+
+
 def _test_split(config: config_lib.ConfigDict) -> str:
     """The test split beside the first dataset or folder the run was trained on."""
+    if not config.data.train:
+        raise ConfigError('give --data NAME/config:split.')
     return entries.name_of(config.data.train[0], 'test')
 
 

@@ -7,11 +7,15 @@ from ml_collections import ConfigDict
 
 from alm_jax import config as config_lib
 from alm_jax.config import ConfigError
+from alm_jax.evals.captioning import Captioning
+from alm_jax.evals.question_answering import QuestionAnswering
 from alm_jax.evals.result import evaluator_options
 from alm_jax.evals.retrieval import Retrieval
 from alm_jax.evals.zero_shot import ZeroShot
 
-EVALUATORS = {'zero_shot': ZeroShot, 'retrieval': Retrieval}
+EVALUATORS = {
+    evaluator.name: evaluator for evaluator in (ZeroShot, Retrieval, Captioning, QuestionAnswering)
+}
 
 
 @dataclasses.dataclass(frozen=True)

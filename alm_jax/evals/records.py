@@ -26,6 +26,10 @@ class Records:
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self._source[int(self._order[index])]
 
+    def stored(self, index: int) -> dict[str, Any]:
+        """A record whose audio may still be an audio file: cheap where only texts are asked for."""
+        return self._source.read(int(self._order[index]))
+
 
 def open_sorted(data: str, data_dir: str, where: Mapping[str, Sequence[str]]) -> Records:
     """The records of 'NAME/config:split' that ``where`` admits, by id. Raises ConfigError."""
@@ -41,7 +45,7 @@ def clips(records: Records, rows: Sequence[int]) -> Iterator[tuple[np.ndarray, i
 
 def texts(records: Records, field: str) -> list[list[str]]:
     """The texts of ``field`` of every record; a single text counts as a list, '' as none."""
-    values = [records[row][field] for row in range(len(records))]
+    values = [records.stored(row)[field] for row in range(len(records))]
     return [[v] if isinstance(v, str) else list(v) for v in values]
 
 

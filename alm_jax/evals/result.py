@@ -18,7 +18,7 @@ class EvalResult:
     """One evaluation of one set of parameters.
 
     Attributes:
-      evaluator: 'zero_shot' or 'retrieval'.
+      evaluator: its name, such as 'zero_shot'.
       data: the dataset and split, as it was named.
       n: records evaluated.
       classes: number of classes, None where there are none.
@@ -29,6 +29,7 @@ class EvalResult:
       tables: for the report: per class, confusion, similarity.
       examples: for the report: queries with their best results.
       excluded: records of the data that the protocol leaves out.
+      predictions: what the model wrote, an object a record or question, for the file of JSON lines.
     """
 
     evaluator: str
@@ -42,6 +43,7 @@ class EvalResult:
     tables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     examples: Sequence[Mapping[str, Any]] = ()
     excluded: int = 0
+    predictions: Sequence[Mapping[str, Any]] = ()
 
     @property
     def scalars(self) -> dict[str, float]:
@@ -74,7 +76,8 @@ def write(
 ) -> pathlib.Path:
     """Writes ``<workdir>/evals/<name>/<step>.json`` (``final.json`` without a step) atomically.
 
-    The file holds no time and no path, so two evaluations of one checkpoint are the same bytes.
+    Predictions go beside it, to ``<step>.jsonl``, before. The files hold no time and no path, so
+    two evaluations of one checkpoint are the same bytes.
     """
     path = pathlib.Path(workdir) / 'evals' / name / f'{"final" if step is None else step}.json'
     content = {
@@ -94,12 +97,18 @@ def write(
         'tables': result.tables,
         'examples': list(result.examples),
     }
-    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + '\n'
+    if result.predictions:
+        lines = (json.dumps(one, ensure_ascii=False) + '\n' for one in result.predictions)
+        _write(path.with_suffix('.jsonl'), ''.join(lines))
+    _write(path, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + '\n')
+    return path
+
+
+def _write(path: pathlib.Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f'.{path.name}.{os.getpid()}')
     partial.write_text(text, encoding='utf-8')
     os.replace(partial, path)
-    return path
 
 
 def _without_nan(metrics: Mapping[str, Any]) -> dict[str, Any]:

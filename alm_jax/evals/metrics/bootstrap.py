@@ -45,6 +45,24 @@ def scored(
     return result
 
 
+def paired(
+    left: Callable[[np.ndarray], dict[str, np.ndarray]],
+    right: Callable[[np.ndarray], dict[str, np.ndarray]],
+    recording_ids: Sequence[str],
+) -> dict[str, float | list[float] | None]:
+    """``scored`` of left - right, two systems on the same clips, for the entries that both have.
+
+    A resample draws the same recordings for both, so what is easy or hard about a clip cancels
+    (Koehn 2004, https://aclanthology.org/W04-3250).
+    """
+
+    def difference(weights: np.ndarray) -> dict[str, np.ndarray]:
+        ours, theirs = left(weights), right(weights)
+        return {name: ours[name] - theirs[name] for name in ours if name in theirs}
+
+    return scored(difference, recording_ids)
+
+
 def interval(values_r: np.ndarray, value: float) -> list[float]:
     """The 95 % percentile interval of a statistic's values over resamples, centred on ``value``.
 
