@@ -11,6 +11,7 @@ RUNTIME = [
     'flax>=0.12',
     'grain>=0.2.18',
     'jax>=0.10',
+    'jinja2>=3.1.6',  # older sandboxes have known ways out
     'jiwer>=4.0',
     'matplotlib>=3.9',
     'ml_collections>=1.1',

@@ -79,7 +79,9 @@ def base() -> ConfigDict:
     config.data.schedule = ()  # ((data_step, (weight of each dataset, ...)), ...) from there on
     config.data.buckets = ()  # window lengths in seconds; () is front_end.seconds alone
     config.data.max_clips = 1  # of a record with several; above 1, a row is [clips, samples]
-    config.data.pack = False  # rows hold several short clips, planned from their lengths
+    # Rows hold several short clips, planned from their lengths; with text.dialogue several
+    # dialogues of at most max_clips clips, planned from their tokens.
+    config.data.pack = False
     config.data.workers = 2  # decode processes of the loader; 0 is none
     config.data.prefetch = 4  # batches made ahead of the step
     config.data.on_bad = 'skip'  # or 'fail': a record whose audio or text cannot be used
@@ -101,6 +103,9 @@ def base() -> ConfigDict:
     config.data.text.keyword_share = 0.0  # of the rows whose caption is made from the tags
     config.data.text.hard_negatives = 0  # captions a row that differ in order, attribute or noun
     config.data.text.instruction = False  # a question and its answer instead of a caption
+    # For models that write: the format of rows, 'chat' (the tokenizer's own template), 'plain',
+    # 'ltu', 'salmonn', 'qwen_audio' or 'audio_flamingo3'; see alm_jax.text.dialogue.
+    config.data.text.dialogue = ''
 
     config.front_end = ConfigDict()
     config.front_end.preset = 'yamnet'  # see alm_jax.audio.presets
@@ -118,7 +123,9 @@ def base() -> ConfigDict:
 
     config.text = ConfigDict()
     config.text.tokenizer = 'packaged:minilm'  # or a path to tokenizer.json or its folder
-    config.text.lengths = (32,)  # tokens, smallest that fits; longer texts are cut
+    # Tokens, smallest that fits; longer texts are cut. A dialogue has all its tokens and vectors of
+    # audio in the longest, and a record whose dialogue is longer is skipped.
+    config.text.lengths = (32,)
 
     config.model = ConfigDict()
     config.model.family = 'two_tower'

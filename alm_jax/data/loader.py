@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import pathlib
 import threading
 import weakref
 from collections.abc import Iterator
@@ -11,10 +12,21 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from alm_jax.config import ConfigError, did_you_mean
-from alm_jax.data import location, packing, plan, pools, sources, transforms, workers
+from alm_jax.data import (
+    dialogue_packs,
+    dialogue_rows,
+    location,
+    packing,
+    plan,
+    pools,
+    sources,
+    transforms,
+    workers,
+)
 from alm_jax.data.bad_records import POLICIES, BadRecord, BadRecords
 from alm_jax.data.batch_maker import BatchMaker
 from alm_jax.data.batch_text import Tokenizer
+from alm_jax.text.language_tokenizer import LanguageTokenizer
 
 _SEGMENT_ARRAYS = ('segment_start', 'segment_samples')
 _NEVER_ENDS = 2**40  # grain's range needs an end
@@ -34,6 +46,8 @@ def batch_spec(config: ConfigDict, *, window_samples: int) -> dict[str, ArraySpe
     A batch has one text length, the longest of config.text.lengths: which shorter one would do
     depends on the captions of all hosts, and of 64 captions the longest nearly always needs it.
     """
+    if config.data.text.dialogue:
+        return _dialogue_spec(config, window_samples)
     rows, data = config.batch_size, config.data
     segments = (packing.MAX_CLIPS,) * bool(data.pack)
     clips = (data.max_clips,) * (data.max_clips > 1 and not data.pack)
@@ -63,6 +77,22 @@ def batch_spec(config: ConfigDict, *, window_samples: int) -> dict[str, ArraySpe
     }
 
 
+def _dialogue_spec(config: ConfigDict, window_samples: int) -> dict[str, ArraySpec]:
+    rows, clips, length = config.batch_size, config.data.max_clips, max(config.text.lengths)
+    shapes = {
+        'pcm': ((clips, window_samples), np.int16),
+        'num_samples': ((clips,), np.int32),
+        'token_ids': ((length,), np.int32),
+        'segments': ((length,), np.int32),
+        'loss_mask': ((length,), np.bool_),
+        'audio_group': ((), np.int32),
+        'text_group': ((), np.int32),
+    }
+    return {
+        name: ArraySpec((rows, *shape), np.dtype(kind)) for name, (shape, kind) in shapes.items()
+    }
+
+
 def batch_specs(
     config: ConfigDict, *, sampling_rate: int, window_samples: int
 ) -> list[dict[str, ArraySpec]]:
@@ -77,8 +107,15 @@ def window_lengths(config: ConfigDict, sampling_rate: int, window_samples: int) 
     return tuple(round(s * sampling_rate) for s in seconds) or (window_samples,)
 
 
-def open_mixture(config: ConfigDict) -> tuple[list[sources.Source], plan.Mixture]:
+def open_mixture(
+    config: ConfigDict, dialogues: dialogue_rows.ToDialogues | None = None
+) -> tuple[list[sources.Source], plan.Mixture]:
     """The sources of config.data.train and the mixture the plan draws from.
+
+    Args:
+      config: see ``alm_jax.config.base``.
+      dialogues: makes the rows, from which those that hold several dialogues are planned; without
+        it they hold one.
 
     Raises:
       ConfigError: no dataset named, a dataset that cannot be opened, a weight not above zero.
@@ -95,15 +132,7 @@ def open_mixture(config: ConfigDict) -> tuple[list[sources.Source], plan.Mixture
         sizes = np.array([len(source) for source in opened], float)
         weights = tuple((weights * sizes ** (1 / config.data.temperature)).tolist())
     mixture = plan.Mixture(
-        pools=tuple(
-            pools.make_pool(
-                source,
-                windows(config),
-                pack=config.data.pack,
-                cache_dir=sources.plans_dir(data_dir),
-            )
-            for source in opened
-        ),
+        pools=tuple(_pool(config, source, data_dir, dialogues) for source in opened),
         weights=weights,
         schedule=tuple((step, tuple(later)) for step, later in config.data.schedule),
         scene_share=config.data.scenes.share,
@@ -114,6 +143,22 @@ def open_mixture(config: ConfigDict) -> tuple[list[sources.Source], plan.Mixture
         impulse_share=config.data.reverb.share,
     )
     return opened, mixture
+
+
+def _pool(
+    config: ConfigDict,
+    source: sources.Source,
+    data_dir: pathlib.Path,
+    dialogues: dialogue_rows.ToDialogues | None,
+) -> pools.Pool:
+    plans = sources.plans_dir(data_dir)
+    packs_clips = config.data.pack and not config.data.text.dialogue
+    pool = pools.make_pool(source, windows(config), pack=packs_clips, cache_dir=plans)
+    if not config.data.pack or packs_clips or dialogues is None:
+        return pool
+    if len(pool.sizes) > 1:
+        raise ConfigError('config.data.pack fills rows of one window; leave data.buckets empty.')
+    return dialogue_packs.make_pool(source, dialogues, plans)
 
 
 def open_effect(config: ConfigDict, kind: str) -> sources.Source | None:
@@ -177,7 +222,8 @@ def batches(
     *,
     sampling_rate: int,
     window_samples: int,
-    tokenizer: Tokenizer,
+    tokenizer: Tokenizer | LanguageTokenizer,
+    vectors_of_frames: np.ndarray | None = None,
     start_step: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -192,7 +238,10 @@ def batches(
       config: see ``alm_jax.config.base``: seed, batch_size, data, text.
       sampling_rate: Hz of the model's front end.
       window_samples: length of a row, when config.data.buckets names no others.
-      tokenizer: (captions, lengths) -> {'token_ids': int32 [b, t], 'token_mask': bool [b, t]}.
+      tokenizer: (captions, lengths) -> {'token_ids': int32 [b, t], 'token_mask': bool [b, t]}; with
+        config.data.text.dialogue that of a language model.
+      vectors_of_frames: int32 [frames + 1], vectors of audio that the language model gets of a clip
+        of so many frames; for dialogues.
       start_step: the first data_step.
       process_index, process_count: this host among all.
       quarantine: a JSONL file to which records that cannot be used are added; None is none.
@@ -206,7 +255,16 @@ def batches(
       ConfigError: a dataset or setting that cannot be used (at once); or, when its batch is due, a
         record that cannot be read or not be used, too many of them, or a worker that died.
     """
-    opened, mixture = open_mixture(config)
+    dialogues = None
+    if config.data.text.dialogue:
+        dialogues = dialogue_rows.build(
+            config,
+            sampling_rate=sampling_rate,
+            window_samples=window_samples,
+            tokenizer=tokenizer,
+            vectors_of_frames=vectors_of_frames,
+        )
+    opened, mixture = open_mixture(config, dialogues)
     if config.data.on_bad not in POLICIES:
         raise ConfigError(
             f'config.data.on_bad is {config.data.on_bad!r}. '
@@ -220,7 +278,7 @@ def batches(
     make = BatchMaker(
         sources=opened,
         mixture=mixture,
-        transform=transforms.build(config, sampling_rate, window_samples),
+        transform=dialogues or transforms.build(config, sampling_rate, window_samples),
         window_samples=window_lengths(config, sampling_rate, window_samples),
         tokenizer=tokenizer,
         text_length=max(config.text.lengths),

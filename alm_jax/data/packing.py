@@ -9,30 +9,34 @@ import bisect
 import numpy as np
 
 MAX_CLIPS = 8  # in a pack; rows have this many places for starts and texts
-_STEPS = 512  # lengths are rounded up to this share of the window
+_STEPS = 512  # into which a window of seconds is divided
 
 
-def pack(seconds: np.ndarray, window: float) -> tuple[np.ndarray, np.ndarray]:
+def pack(
+    seconds: np.ndarray, window: float, most: int = MAX_CLIPS, steps: int = _STEPS
+) -> tuple[np.ndarray, np.ndarray]:
     """Packs every clip once; a clip longer than the window has a pack of its own.
 
     Args:
-      seconds: float [n], lengths of the clips.
-      window: seconds that a pack holds.
+      seconds: float [n], lengths of the clips, in whatever unit.
+      window: what a pack holds of them.
+      most: clips in a pack.
+      steps: lengths are rounded up to this share of the window.
 
     Returns:
       (uint32 [n] clips of all packs end to end, int64 [packs + 1] where each pack starts). Which
       clips of equal length come together is arbitrary, but the same every time.
     """
-    exact = np.ceil(seconds.astype(np.float64) / window * _STEPS)
-    steps = np.clip(exact, 1, _STEPS).astype(np.uint16)
-    counts = np.bincount(steps, minlength=_STEPS + 1)
+    exact = np.ceil(seconds.astype(np.float64) / window * steps)
+    rounded = np.clip(exact, 1, steps).astype(np.uint16)
+    counts = np.bincount(rounded, minlength=steps + 1)
     # Clips of one length in an arbitrary order: neighbours in a corpus are often alike.
     order = np.arange(len(seconds), dtype=np.uint32)
     np.random.Generator(np.random.Philox(len(seconds))).shuffle(order)
-    by_length = order[np.argsort(steps[order], kind='stable')]
+    by_length = order[np.argsort(rounded[order], kind='stable')]
     taken = np.cumsum(counts) - counts
     members, sizes = [np.zeros(0, np.uint32)], [np.zeros(0, int)]
-    for lengths, repeats in patterns(counts):
+    for lengths, repeats in patterns(counts, most):
         columns = []
         for length in lengths:
             columns.append(by_length[taken[length] : taken[length] + repeats])
@@ -42,11 +46,12 @@ def pack(seconds: np.ndarray, window: float) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(members), np.concatenate([[0], np.cumsum(np.concatenate(sizes))])
 
 
-def patterns(counts: np.ndarray) -> list[tuple[tuple[int, ...], int]]:
+def patterns(counts: np.ndarray, most: int = MAX_CLIPS) -> list[tuple[tuple[int, ...], int]]:
     """Packs as (lengths in one, how many such packs).
 
     Args:
-      counts: int [steps + 1], clips of each length; a pack holds ``steps`` and MAX_CLIPS clips.
+      counts: int [steps + 1], clips of each length; a pack holds ``steps``.
+      most: clips in a pack.
     """
     steps = len(counts) - 1
     done: list[tuple[tuple[int, ...], int]] = []
@@ -67,7 +72,7 @@ def patterns(counts: np.ndarray) -> list[tuple[tuple[int, ...], int]]:
             if available > used and lengths:
                 _keep(open_packs, rooms, room, (lengths, available - used))
             lengths, room, left = (*lengths, length), room - length, left - used
-            if room and len(lengths) < MAX_CLIPS:
+            if room and len(lengths) < most:
                 _keep(open_packs, rooms, room, (lengths, used))
             else:
                 done.append((lengths, used))

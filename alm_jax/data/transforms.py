@@ -105,6 +105,12 @@ class ToWindow:
         is_whole = row_audio.is_whole(example, spans, self.window_samples, self.sampling_rate)
         return self.text.caption(example, int(key), is_whole)
 
+    def planned(self, example: Record, key: int) -> tuple[dict[str, Any], int]:
+        """(what of a row of one record is text, how many clips it will hold); no audio."""
+        spans = self._spans([example], int(key))
+        is_whole = row_audio.is_whole(example, spans, self.window_samples, self.sampling_rate)
+        return self.text.of_record(example, int(key), is_whole), len(spans)
+
     def _spans(self, examples: Sequence[Record], key: int) -> list[clips.Span]:
         """The clips to use: those of a record, or one of each record of a scene."""
         found = [clips.clips_of(example) for example in examples]
@@ -247,14 +253,18 @@ def build(config: ConfigDict, sampling_rate: int, window_samples: int) -> ToWind
     snr_db = tuple(data.noise.snr_db)
     if len(snr_db) != 2 or snr_db[0] > snr_db[1]:
         raise ConfigError(f'config.data.noise.snr_db is {snr_db}; give (low, high) in dB.')
-    if data.text.instruction and (data.pack or data.text.hard_negatives):
-        other = 'pack' if data.pack else 'text.hard_negatives'
-        raise ConfigError(
-            f'config.data.text.instruction and config.data.{other} exclude each other.'
-        )
+    packs_clips = data.pack and not data.text.dialogue  # a dialogue packs sequences of tokens
+    excluded = {
+        ('text.instruction', 'pack'): data.text.instruction and packs_clips,
+        ('text.instruction', 'text.hard_negatives'): data.text.instruction,
+        ('text.dialogue', 'text.hard_negatives'): data.text.dialogue,
+    }
+    for (one, other), is_wanted in excluded.items():
+        if is_wanted and (other == 'pack' or data.text.hard_negatives):
+            raise ConfigError(f'config.data.{one} and config.data.{other} exclude each other.')
     text = RowText(data.text.keyword_share, data.text.hard_negatives, data.text.instruction)
     treatment = Treatment(sampling_rate, float(data.gain_db), snr_db)
-    if data.pack:
+    if packs_clips:
         return ToPack(sampling_rate, window_samples, text=text, treatment=treatment)
     if data.max_clips < 1:
         raise ConfigError(f'config.data.max_clips is {data.max_clips}; a row has at least 1.')

@@ -14,6 +14,7 @@ from alm_jax.data.index import SCHEMA, Index, write_batches
 
 # Loader workers import what the tests hand them, from makers.py.
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / 'text'))  # chat_templates.py
 
 TEXT = ('caption_own', 'label', 'kind', 'language', 'transcript', 'package', 'source', 'licence')
 TEXT += ('author', 'recording_id', 'id', 'group')
