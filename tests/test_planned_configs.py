@@ -9,16 +9,18 @@ import sys
 import pytest
 
 from alm_jax import config as config_lib
+from alm_jax.training import stages
 
 ROOT = pathlib.Path(__file__).parents[1]
 SCRIPT = pathlib.Path(__file__).with_name('plan_configs.py')
-TOPOLOGIES = {
-    str(path.relative_to(ROOT)): topology
+CONFIGS = {  # 'configs/clap/tiny.py', or with stages 'configs/generative/ltu.py@warm_up'
+    str(path.relative_to(ROOT)) + f'@{stage.name}' * bool(stage.name): stage.config
     for path in sorted(ROOT.glob('configs/**/*.py'))
-    if (topology := config_lib.experiment(path).get_config().topology)
+    for stage in stages.of(config_lib.experiment(path).get_config())
+    if stage.config.topology
 }
 # One for each compiler is small enough for every run of the tests.
-COMPILED_ALWAYS = ('configs/clap/htsat_roberta_large_batch.py', 'configs/clap/vit_b_h100.py')
+COMPILED_ALWAYS = ('configs/clap/vit_b_v5e.py', 'configs/clap/vit_b_h100.py')
 HEADROOM = 0.9  # of the memory that a program may use
 MOST_FLOPS = 1.4  # of the program, over those of the model
 
@@ -35,17 +37,16 @@ def plan(python, *arguments, **environment):
 @pytest.fixture(scope='module')
 def planned():
     forced = '--xla_force_host_platform_device_count=512'
-    return plan(sys.executable, *TOPOLOGIES, XLA_FLAGS=forced)
+    return plan(sys.executable, *CONFIGS, XLA_FLAGS=forced)
 
 
 def test_flagships_are_among_them():
-    assert set(COMPILED_ALWAYS) <= set(TOPOLOGIES)
+    assert set(COMPILED_ALWAYS) <= set(CONFIGS)
 
 
-@pytest.mark.parametrize('path', TOPOLOGIES)
+@pytest.mark.parametrize('path', CONFIGS)
 def test_the_step_takes_what_the_config_describes(planned, path):
-    found = planned[path]
-    config = config_lib.experiment(ROOT / path).get_config()
+    found, config = planned[path], CONFIGS[path]
     rows = config.batch_size
     assert rows % found['devices'] == 0
     samples, text = found['batch']['pcm'], found['batch']['token_ids']
@@ -53,7 +54,8 @@ def test_the_step_takes_what_the_config_describes(planned, path):
     assert text[0][1] == max(config.text.lengths)
     assert samples[1] == 'int16'
     assert found['state_stays_as_it_is']
-    assert {'loss', 'grad_norm', 'logit_scale'} <= set(found['metrics'])
+    assert {'loss', 'grad_norm'} <= set(found['metrics'])
+    assert ('logit_scale' in found['metrics']) == (config.task.name == 'contrastive')
     assert found['model_flops'] > 0 == found['uncounted']
     assert 'attn/query/kernel' in found['table']
     # Parameters and moments are shared where the config says so.
@@ -62,9 +64,9 @@ def test_the_step_takes_what_the_config_describes(planned, path):
 
 
 def arguments_of_compiled():
-    for path, topology in TOPOLOGIES.items():
+    for path, config in CONFIGS.items():
         mark = pytest.mark.slow if path in COMPILED_ALWAYS else pytest.mark.slow_local
-        yield pytest.param(path, topology, marks=mark)
+        yield pytest.param(path, config.topology, marks=mark)
 
 
 @pytest.mark.parametrize(('path', 'topology'), list(arguments_of_compiled()))
@@ -77,8 +79,7 @@ def test_it_fits_with_room_to_spare(compiler_python, path, topology):
     for shape in found['taken']:
         unread.remove(shape)
     # For infonce every pair is a group of its own, so that the groups' numbers are not read.
-    config = config_lib.experiment(ROOT / path).get_config()
-    rows = found['local_batch'][0][0][0]
+    config, rows = CONFIGS[path], found['local_batch'][0][0][0]
     assert unread == ([[rows]] * 2 if config.task.objective == 'infonce' else [])
     assert report['peak_bytes_per_device'] <= HEADROOM * report['capacity_bytes']
     assert 0.9 < report['flops_ratio'] <= MOST_FLOPS
