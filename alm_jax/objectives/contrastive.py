@@ -25,7 +25,7 @@ def infonce(za: jax.Array, zt: jax.Array, scale: jax.Array) -> jax.Array:
     Returns:
       float32 scalar.
     """
-    return _soft_cross_entropy(_logits(za, zt, scale), jnp.eye(za.shape[0], dtype=bool))
+    return _soft_cross_entropy(scaled_cosines(za, zt, scale), jnp.eye(za.shape[0], dtype=bool))
 
 
 def multi_positive(
@@ -45,7 +45,7 @@ def multi_positive(
     Returns:
       float32 scalar; equals ``infonce`` when all groups differ.
     """
-    return _soft_cross_entropy(_logits(za, zt, scale), positives(audio_group, text_group))
+    return _soft_cross_entropy(scaled_cosines(za, zt, scale), positives(audio_group, text_group))
 
 
 def sigmoid(
@@ -68,7 +68,7 @@ def sigmoid(
     Returns:
       float32 scalar.
     """
-    logits = _logits(za, zt, scale) + jnp.asarray(bias, jnp.float32)
+    logits = scaled_cosines(za, zt, scale) + jnp.asarray(bias, jnp.float32)
     sign = jnp.where(positives(audio_group, text_group), 1.0, -1.0)
     return -jnp.sum(jax.nn.log_sigmoid(sign * logits)) / za.shape[0]
 
@@ -78,7 +78,8 @@ def positives(audio_group: jax.Array, text_group: jax.Array) -> jax.Array:
     return (audio_group[:, None] == audio_group) | (text_group[:, None] == text_group)
 
 
-def _logits(za, zt, scale):
+def scaled_cosines(za: jax.Array, zt: jax.Array, scale: jax.Array) -> jax.Array:
+    """float32 [b, b]: the logit of every audio with every text."""
     za, zt = jnp.asarray(za, jnp.float32), jnp.asarray(zt, jnp.float32)
     cosine = jnp.matmul(za, zt.T, precision=jax.lax.Precision.HIGHEST)
     return jnp.asarray(scale, jnp.float32) * cosine
