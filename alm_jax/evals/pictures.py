@@ -12,8 +12,12 @@ def curve(
     intervals: Sequence[Sequence[float] | None] = (),
     *,
     from_zero: bool = False,
+    boundaries: Sequence[int] = (),
 ) -> bytes:
-    """A small panel of (step, value), with the interval of each point where there is one."""
+    """A small panel of (step, value), with the interval of each point where there is one.
+
+    ``boundaries`` are the last steps of stages, drawn as dashed lines.
+    """
     figure = Figure(figsize=(4, 2.5), layout='constrained')
     axes = figure.subplots()
     steps, values = np.array(points, float).T
@@ -21,6 +25,8 @@ def curve(
     for step, interval in zip(steps, intervals):
         if interval:
             axes.plot([step, step], interval, color=line.get_color(), alpha=0.5)
+    for step in boundaries:
+        axes.axvline(step, color='gray', linestyle='--', linewidth=1)
     axes.set_xlabel('step')
     axes.ticklabel_format(useOffset=False)
     if from_zero:

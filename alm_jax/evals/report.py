@@ -9,6 +9,7 @@ to and to look at, and the config. The page needs no network and no other file.
 import base64
 import html
 import importlib.resources
+import itertools
 import json
 import os
 import pathlib
@@ -22,7 +23,7 @@ from absl import flags
 from alm_jax import config as config_lib
 from alm_jax.audio import illustrations
 from alm_jax.config import ConfigError
-from alm_jax.evals import pictures, records
+from alm_jax.evals import answers_page, pictures, records
 from alm_jax.evals import result as result_lib
 
 HEADLINES = {
@@ -31,6 +32,14 @@ HEADLINES = {
         f'{metric}_{direction}'
         for direction in ('text_to_audio', 'audio_to_text')
         for metric in ('r_at_1', 'r_at_10', 'map_at_10')
+    ),
+    'captioning': (
+        *('cider_d', 'bleu_4', 'rouge_l', 'meteor_exact_stem', 'minilm_similarity', 'wer', 'cer'),
+        *('over_silence_cider_d', 'over_shuffled_cider_d'),
+    ),
+    'question_answering': (
+        *('accuracy', 'choice_accuracy', 'parse_rate', 'closed_accuracy', 'minilm_similarity'),
+        *('over_silence_accuracy', 'over_shuffled_accuracy'),
     ),
 }
 # metric -> caption, in this order; those of a run's own come after the first
@@ -70,13 +79,18 @@ def write_report(workdir: str | os.PathLike, data_dir: str = '') -> pathlib.Path
     results = {name: found[name] for name in order}
     sections = {
         'Scores': _scores(results),
-        'Curves': _curves(workdir / 'metrics.jsonl'),
+        'Stages': _stages(config.get('stages', ())),
+        'Curves': _curves(workdir / 'metrics.jsonl', config.get('stages', ())),
         'Speed': _speed(workdir),
         'Zero-shot classes': _zero_shot(results),
         'Retrieval': _similarity(results),
         'Queries': _queries(results, data_dir or config['data']['dir']),
+        'Answers': _answers(workdir, results, data_dir or config['data']['dir']),
         'Config and environment': _files(workdir, 'config.json', 'env.json'),
     }
+    for title in ('Stages', 'Answers'):
+        if not sections[title]:
+            del sections[title]
     ids = {title: title.lower().replace(' ', '-') for title in sections}
     steps = [r['step'] for found in results.values() for r in found if r['step'] is not None]
     page = importlib.resources.files('alm_jax.evals').joinpath('report.html').read_text()
@@ -133,12 +147,35 @@ def _spoken(metric: str) -> str:
     )
 
 
-def _curves(path: pathlib.Path) -> str:
+def _stages(stages: Sequence[Mapping]) -> str:
+    """Which steps each stage has, and what it has of its own."""
+    if not stages:
+        return ''
+    stops = itertools.accumulate(stage['steps'] for stage in stages)
+    rows = [
+        [
+            _text(stage['name']),
+            f'{stop - stage["steps"] + 1} to {stop}',
+            '<br>'.join(
+                f'{_text(key)}: {_text(json.dumps(value))}'
+                for key, value in stage.items()
+                if key not in ('name', 'steps')
+            ),
+        ]
+        for stage, stop in zip(stages, stops)
+    ]
+    return _table(['stage', 'steps', 'its own'], rows)
+
+
+def _curves(path: pathlib.Path, stages: Sequence[Mapping]) -> str:
+    """Of learning, with dashed lines where one stage ends and the next begins."""
     points = _points(path)
+    boundaries = list(itertools.accumulate(stage['steps'] for stage in stages))[:-1]
     own = [name for name in points if name not in (*_LEARNING, *_SPEED, *_ONCE)]
     captions = _LEARNING | {name: name.replace('_', ' ') for name in own}
     shown = [name for name in captions if name in points][:_CURVES]
-    return _panels({captions[name]: pictures.curve(points[name]) for name in shown}, 'training')
+    drawn = {captions[name]: pictures.curve(points[name], boundaries=boundaries) for name in shown}
+    return _panels(drawn, 'training')
 
 
 def _points(path: pathlib.Path) -> dict[str, list[tuple[float, float]]]:
@@ -265,6 +302,19 @@ def _queries(results: Mapping[str, Sequence[Mapping]], data_dir: str) -> str:
             parts.append(f'<h3>“{_text(example["query"])}”</h3>')
             parts.append(f'<div class="results">{"".join(cards)}</div>')
     return '\n'.join(parts)
+
+
+def _answers(workdir: pathlib.Path, results: Mapping[str, Sequence[Mapping]], data_dir: str) -> str:
+    """Writes the pages of what the model wrote at last, and says where they are."""
+    pages = [
+        answers_page.write_page(path.with_suffix('.json'), data_dir)
+        for name, found in results.items()
+        for path in [workdir / 'evals' / name / f'{_step(found[-1])}.jsonl']
+        if path.is_file()
+    ]
+    listed = ''.join(f'<li>{_text(page.relative_to(workdir))}</li>' for page in pages)
+    told = '<p>To listen to and to read against the references:</p>'
+    return f'{told}<ul>{listed}</ul>' if pages else ''
 
 
 class _Budget:

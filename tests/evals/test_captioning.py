@@ -12,6 +12,7 @@ from alm_jax.evals.answers_page import write_page
 from alm_jax.evals.build import build_evaluators
 from alm_jax.evals.captioning import Captioning
 from alm_jax.evals.metrics import captions
+from alm_jax.evals.report import write_report
 from alm_jax.evals.shuffling import partners
 
 SCORES = ('bleu_1', 'bleu_4', 'rouge_l', 'meteor_exact_stem', 'cider_d', 'minilm_similarity')
@@ -130,6 +131,15 @@ def test_files_and_a_page_to_listen_to(found, tmp_path):
     assert 'One hears breaking glass, take 1.' in page
     assert '<script' not in page
     assert 'http' not in page
+
+
+def test_the_report_has_the_scores_and_writes_the_page(found, tiny_run, tmp_path):
+    (tmp_path / 'config.json').write_text((tiny_run / 'config.json').read_text())
+    result.write(found, tmp_path, 'captions', 2, 'c' * 64)
+    page = write_report(tmp_path).read_text()
+    assert 'over shuffled cider d' in page
+    assert 'evals/captions/2.html' in page
+    assert (tmp_path / 'evals/captions/2.html').is_file()
 
 
 def test_transcripts_are_scored_by_errors(system, recordings, tmp_path):
