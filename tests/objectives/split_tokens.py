@@ -58,9 +58,8 @@ def main():
         ]
         program = function.lower(*arguments).compile().as_text()
         sent = [line for line in program.splitlines() if re.search(r' all-(reduce|gather)\(', line)]
-        in_loops = [
-            line for line in sent if '/while/' in line and re.search(r'f32\[\d+,\d\]', line)
-        ]
+        of_head = [x for x in sent if re.search(rf'f32\[\d+,{D}\]', x.split(' all-')[0])]
+        in_loops = [line for line in of_head if '/while/' in line]
         print(json.dumps({'case': name, 'error': float(max(errors)), 'in_loops': in_loops}))
 
 
