@@ -10,7 +10,8 @@ import json
 import pathlib
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -18,7 +19,8 @@ from tqdm import tqdm
 
 from alm_jax import config as config_lib
 from alm_jax.audio import presets
-from alm_jax.data import loader, location, plan, sources
+from alm_jax.data import dialogue_rows, dry_run_dialogues, loader, location, plan, sources
+from alm_jax.data.dry_run_dialogues import Sequences
 from alm_jax.text.tokenizer import Tokenizer
 
 _REASONS = 5  # of skipped records that are printed
@@ -45,6 +47,7 @@ class Batches:
       samples, filled: of all rows, and those before the padding.
       tokens: tokens of a text -> texts.
       full: texts that take every place.
+      dialogues: what rows of dialogues hold instead of texts.
       first: seconds until the first batch.
       seconds: from the first batch to the last.
     """
@@ -55,16 +58,21 @@ class Batches:
     filled: int = 0
     tokens: collections.Counter = dataclasses.field(default_factory=collections.Counter)
     full: int = 0
+    dialogues: Sequences = dataclasses.field(default_factory=Sequences)
     first: float = 0.0
     seconds: float = 0.0
 
     def add(self, batch: dict[str, np.ndarray]) -> None:
         """Counts one batch, of whatever shapes: rows first."""
-        pcm, mask = batch['pcm'], batch['token_mask']
+        pcm = batch['pcm']
         self.rows += len(pcm)
         self.windows[pcm.shape[-1]] += 1
         self.samples += pcm.size
         self.filled += int(batch['num_samples'].sum())
+        if 'segments' in batch:
+            self.dialogues.add(batch)
+            return
+        mask = batch['token_mask']
         lengths = mask.sum(axis=-1).ravel()
         lengths = lengths[lengths > 0]  # places for texts that a row does not have
         self.tokens.update(lengths.tolist())
@@ -110,20 +118,35 @@ def dry_run(config: ConfigDict, steps: int) -> str:
     front_end = config_lib.choose(
         presets.PRESETS, config.front_end.preset, where='front_end.preset'
     )
-    tokenizer, counted = _tokenizer(config)
+    options = {
+        'sampling_rate': front_end.sampling_rate,
+        'window_samples': round(config.front_end.seconds * front_end.sampling_rate),
+    }
     opened, mixture = loader.open_mixture(config)
+    if config.data.text.dialogue:
+        tokenizer, counted = dry_run_dialogues.tokenizer(config, _captions(opened))
+        table = dry_run_dialogues.vectors_of_frames(front_end, options['window_samples'])
+        options |= {'tokenizer': tokenizer, 'vectors_of_frames': table}
+        opened, mixture = loader.open_mixture(config, dialogue_rows.build(config, **options))
+    else:
+        tokenizer, counted = _tokenizer(config)
+        options['tokenizer'] = tokenizer
     with tempfile.TemporaryDirectory() as folder:
         bad = pathlib.Path(folder, 'bad.jsonl')
-        batches, read, skipped = _batches(config, steps, front_end.sampling_rate, tokenizer, bad)
+        batches, read, skipped = _batches(config, steps, options, bad)
         reasons = _reasons(bad)
     planned = _planned(config, steps, opened, mixture)
+    if config.data.text.dialogue:
+        texts = batches.dialogues.lines(tokenizer, counted)
+    else:
+        texts = _text_lines(batches, counted)
     lines = [
         f'{config.name or "this config"}: {steps} batches of {config.batch_size} rows, no model.',
         '',
         *_mixture_lines(planned),
         '',
         *_length_lines(batches, planned, front_end.sampling_rate),
-        *_text_lines(batches, counted),
+        *texts,
         *_skipped_lines(config, read, skipped, reasons),
         *_speed_lines(config, batches, planned),
     ]
@@ -131,20 +154,14 @@ def dry_run(config: ConfigDict, steps: int) -> str:
 
 
 def _batches(
-    config: ConfigDict, steps: int, sampling_rate: int, tokenizer, bad: pathlib.Path
+    config: ConfigDict, steps: int, options: Mapping[str, Any], bad: pathlib.Path
 ) -> tuple[Batches, int, int]:
     """(what the batches are, records read, records skipped)."""
     config = copy.deepcopy(config)
     config.data.max_bad_share = 1.0
     seen = Batches()
     began = time.perf_counter()
-    made = loader.batches(
-        config,
-        sampling_rate=sampling_rate,
-        window_samples=round(config.front_end.seconds * sampling_rate),
-        tokenizer=tokenizer,
-        quarantine=bad,
-    )
+    made = loader.batches(config, **options, quarantine=bad)
     try:
         with tqdm(total=steps, desc='Batches', unit='batch', disable=None) as bar:
             for number in range(steps):
@@ -225,6 +242,10 @@ def _reasons(bad: pathlib.Path) -> list[tuple[str, str, str]]:
         return []
     lines = map(json.loads, bad.read_text(encoding='utf-8').splitlines())
     return [(line['dataset'], line['id'], line['reason']) for line in lines]
+
+
+def _captions(opened: Sequence[sources.Source]) -> Iterator[str]:
+    return (text for source in opened for i in range(len(source)) for text in source[i]['captions'])
 
 
 def _mixture_lines(planned: Planned) -> list[str]:

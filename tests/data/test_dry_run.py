@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 
+import chat_templates
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -184,3 +185,39 @@ def test_a_misspelt_front_end_is_told(config):
     config.front_end = ConfigDict({**config.front_end, 'preset': 'yamnett'})
     with pytest.raises(ConfigError, match="Did you mean 'yamnet'"):
         dry_run.dry_run(config, 2)
+
+
+@pytest.mark.parametrize('pack', [False, True])
+def test_it_shows_a_dialogue(config, tmp_path, pack):
+    tokenizer = chat_templates.byte_level()
+    tokenizer.save(tmp_path)
+    config.text.tokenizer = str(tmp_path)
+    config.text.lengths = (160,)
+    config.data.text.dialogue = 'chat'
+    config.data.pack, config.data.max_clips = pack, 4
+    config.front_end.preset = 'whisper_80'
+    said = dry_run.dry_run(config, _STEPS)
+    shares = re.search(
+        r'places +160 of a row, .*: ([\d.]+)% audio, ([\d.]+)% prompts, ([\d.]+)% answers, '
+        r'([\d.]+)% padding; ([\d.]+) dialogues a row',
+        said,
+    )
+    *places, dialogues = map(float, shares.groups())
+    assert sum(places) == pytest.approx(100, abs=0.3)
+    assert (dialogues > 1.5) == pack
+    assert (places[3] < 40) == pack
+    shown = said.partition('in «»:\n')[2]
+    assert re.match(
+        r'  <\|im_start\|>system\n  You help\.<\|im_end\|>\n  <\|im_start\|>user\n'
+        r'  \[\d+\]<\|im_end\|>\n  <\|im_start\|>assistant\n  «.*\.<\|im_end\|>»\n',
+        shown,
+    )
+
+
+def test_a_tokenizer_that_is_not_here_is_trained(config):
+    config.text.tokenizer = 'packaged:smollm2'
+    config.text.lengths = (160,)
+    config.data.text.dialogue = 'chat'
+    said = dry_run.dry_run(config, 1)
+    assert 'tokens of the captions, as packaged:smollm2 is not fetched' in said
+    assert 'prepare weights/smollm2' in said
