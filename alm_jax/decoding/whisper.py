@@ -1,4 +1,4 @@
-"""Whisper's greedy decoding: which tokens may follow which, and the loop under these rules.
+"""Whisper's grammar: which tokens may follow which.
 
 The rules are those of Radford et al. 2022 (https://arxiv.org/abs/2212.04356, section 4.5) as
 OpenAI's code and transformers apply them (WhisperTimeStampLogitsProcessor, SuppressTokens*).
@@ -11,8 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-
-from alm_jax.decoding.greedy import greedy
 
 History = dict[str, jax.Array]
 
@@ -83,63 +81,6 @@ class TokenRules:
         any_time = jax.nn.logsumexp(jnp.where(time, logits_bv, -jnp.inf), axis=1)
         best_text = jnp.max(jnp.where(time, -jnp.inf, logits_bv), axis=1)
         return jnp.where((any_time > best_text)[:, None] & ~time, -jnp.inf, logits_bv)
-
-
-@functools.partial(jax.jit, static_argnames=('module', 'rules', 'max_tokens'))
-def transcribe(
-    module: nn.Module,
-    params: Any,
-    memory_bsd: jax.Array,
-    prompt_bt: jax.Array,
-    *,
-    rules: TokenRules,
-    max_tokens: int,
-) -> tuple[jax.Array, jax.Array]:
-    """Greedy decoding of encoded windows.
-
-    Args:
-      module: has ``decode``, ``empty_cache`` and ``one_by_one``, such as models.whisper.Whisper.
-      params: its parameters.
-      memory_bsd: the encoder's output, [b, s, d].
-      prompt_bt: int32 [b, t], the task's tokens.
-      rules: see TokenRules.
-      max_tokens: where rows stop at the latest.
-
-    Returns:
-      (tokens int32 [b, max_tokens], count int32 [b]): the end is among the tokens, but not counted,
-      and stands after it too.
-    """
-    batch, length = prompt_bt.shape
-    outputs = module.apply(
-        {'params': params},
-        prompt_bt,
-        None,
-        memory_bsd,
-        cache=module.empty_cache(batch, length + max_tokens - 1),
-        logits_at_bn=jnp.full((batch, 1), length - 1),
-        method='decode',
-    )
-    history = rules.start(batch)
-    stepper, step_params = module, params
-    if jax.default_backend() == 'cpu':  # elsewhere the second copy of the layers costs more
-        stepper, step_params = module.one_by_one(params)
-
-    def step(token_b, state):
-        cache, history = state
-        outputs = stepper.apply(
-            {'params': step_params}, token_b[:, None], cache=cache, method='decode'
-        )
-        history = rules.append(history, token_b)
-        return rules.apply(outputs['logits'][:, 0], history), (outputs['cache'], history)
-
-    return greedy(
-        step,
-        rules.apply(outputs['logits'][:, 0], history),
-        (outputs['cache'], history),
-        max_tokens=max_tokens,
-        stop_ids=(rules.end,),
-        fill=rules.end,
-    )
 
 
 @functools.partial(jax.jit, static_argnames='module')

@@ -1,14 +1,13 @@
 """What a user does with a language model that was read from a folder: let it continue a text."""
 
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Iterator, Sequence
 
 from alm_jax.config import ConfigError
-from alm_jax.decoding import greedy
+from alm_jax.decoding import beam, streaming
+from alm_jax.decoding.beam import Beams
+from alm_jax.decoding.generate import GREEDY, padded
+from alm_jax.decoding.sampling import Sampling
 from alm_jax.interop.language_model import LanguageModel
-
-PROMPT_STEP = 32  # prompts are padded to a multiple of this, so that few lengths are compiled
 
 
 class CausalLm(LanguageModel):
@@ -18,12 +17,23 @@ class CausalLm(LanguageModel):
     ``models.text.decoder.Decoder``.
     """
 
-    def generate(self, prompts: str | Sequence[str], *, max_tokens: int = 64) -> list[str]:
-        """Continues each prompt greedily, as plain text: no chat template is applied.
+    def generate(
+        self,
+        prompts: str | Sequence[str],
+        *,
+        max_tokens: int = 64,
+        sampling: Sampling = GREEDY,
+        stops: Sequence[str] = (),
+        beams: Beams | None = None,
+    ) -> list[str]:
+        """Continues each prompt, as plain text: no chat template is applied.
 
         Args:
           prompts: one text or several. What the tokenizer adds by itself (Llama's <s>) is added.
           max_tokens: at most so many; a stop token ends a text earlier.
+          sampling: how tokens are chosen; by default the likeliest.
+          stops: strings that end a text where they begin.
+          beams: searches for the likeliest texts instead.
 
         Returns:
           The continuations without their prompts and without special tokens.
@@ -32,11 +42,29 @@ class CausalLm(LanguageModel):
           ConfigError: no tokenizer.json, an empty prompt, or more tokens than learned positions.
         """
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        if not prompts:
+            return []
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch(prompts)]
-        return self.tokenizer.decode_batch(self.generate_ids(ids, max_tokens=max_tokens))
+        batch = self._batch(ids, max_tokens)
+        options = {'max_tokens': max_tokens, 'sampling': sampling}
+        return self._written(batch, stop_strings=stops, beams=beams, **options)
+
+    def stream(
+        self, prompt: str, *, max_tokens: int = 64, sampling: Sampling = GREEDY, **options
+    ) -> Iterator[str]:
+        """``generate`` for one prompt, piece by piece; ``options`` of ``decoding.streaming``."""
+        ids, mask, _ = self._batch([self.tokenizer.encode(prompt).ids], max_tokens)
+        options = {'max_tokens': max_tokens, 'sampling': sampling, **options}
+        for (piece,) in streaming.stream(self._writer, self.tokenizer, ids, mask, **options):
+            yield piece
 
     def generate_ids(
-        self, prompts: Sequence[Sequence[int]], *, max_tokens: int = 64
+        self,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_tokens: int = 64,
+        sampling: Sampling = GREEDY,
+        beams: Beams | None = None,
     ) -> list[list[int]]:
         """``generate`` from and to token ids; the stop token is left out.
 
@@ -45,22 +73,19 @@ class CausalLm(LanguageModel):
         """
         if not prompts:
             return []
-        if not all(prompts):
-            raise ConfigError('A prompt without tokens cannot be continued.')
-        longest = max(len(prompt) for prompt in prompts)
+        ids, mask, _ = self._batch(prompts, max_tokens)
+        options = {'max_tokens': max_tokens, 'sampling': sampling}
+        if beams is not None:
+            return beam.search(self._writer, ids, mask, beams=beams, **options).ids()
+        return self._writer.generate(ids, mask, **options)
+
+    def _batch(self, prompts: Sequence[Sequence[int]], max_tokens: int):
+        batch = padded(prompts)
+        longest = max(map(len, prompts))
         positions = self.module.size.positions
         if positions and longest + max_tokens - 1 > positions:
             raise ConfigError(
                 f'{longest} tokens and {max_tokens} more do not fit into the {positions} positions '
                 f'of {self.folder}.'
             )
-        ids = np.zeros((len(prompts), -(-longest // PROMPT_STEP) * PROMPT_STEP), np.int32)
-        mask = np.zeros(ids.shape, bool)
-        for row, prompt in enumerate(prompts):
-            ids[row, : len(prompt)] = prompt
-            mask[row, : len(prompt)] = True
-        tokens, count = greedy.continue_prompt(
-            self.module, self.params, ids, mask, max_tokens=max_tokens, stop_ids=self.stop_ids
-        )
-        tokens = np.asarray(tokens)
-        return [tokens[row, :length].tolist() for row, length in enumerate(np.asarray(count))]
+        return batch

@@ -5,6 +5,8 @@ import functools
 import tokenizers
 
 from alm_jax.config import ConfigError
+from alm_jax.decoding import beam, stops, streaming
+from alm_jax.decoding.generate import Writer
 from alm_jax.interop import tekken, tensor_files
 from alm_jax.interop.family import Pretrained
 
@@ -40,3 +42,19 @@ class LanguageModel(Pretrained):
         if not (self.folder / name).is_file():
             return {}
         return tensor_files.read_config(self.folder, name)
+
+    @functools.cached_property
+    def _writer(self) -> Writer:
+        """Of the part that writes."""
+        return Writer(self.module, self.params, stop_ids=self.stop_ids)
+
+    def _written(self, batch, *, stop_strings=(), beams=None, **options) -> list[str]:
+        """The texts after prompts of ``decoding.generate.padded``."""
+        ids, mask, first = batch
+        if beams is None:
+            options['stops'] = stop_strings
+            return streaming.texts(self._writer, self.tokenizer, ids, mask, first=first, **options)
+        found = beam.search(self._writer, ids, mask, beams=beams, first=first, **options)
+        return [
+            stops.cut(text, stop_strings)[0] for text in self.tokenizer.decode_batch(found.ids())
+        ]

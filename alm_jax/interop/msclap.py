@@ -13,7 +13,7 @@ from alm_jax.audio.log_mel import log_mel
 from alm_jax.audio.presets import PRESETS, FrontEnd
 from alm_jax.audio.windows import windows
 from alm_jax.config import ConfigError
-from alm_jax.decoding import greedy
+from alm_jax.decoding.generate import Writer, padded
 from alm_jax.interop.clap import Clap
 from alm_jax.interop.family import Config
 from alm_jax.interop.language_model import LanguageModel
@@ -193,20 +193,14 @@ class PrefixLm(LanguageModel):
         text_ids: Sequence[int] = (),
     ) -> list[list[int]]:
         """Greedy token ids after prefixes and a text, the stop token left out."""
-        b, length, _ = prefix_bpd.shape
-        ids = np.concatenate([np.full(length, -1), np.asarray(text_ids, int)]).astype(np.int32)
-        embeddings = np.pad(prefix_bpd, ((0, 0), (0, len(text_ids)), (0, 0)))
-        tokens, count = greedy.continue_prompt(
-            self.module.decoder,
-            self.params['decoder'],
-            np.tile(ids, (b, 1)),
-            np.ones((b, len(ids)), bool),
-            embeddings,
-            max_tokens=max_tokens,
-            stop_ids=stop_ids,
-        )
-        tokens = np.asarray(tokens)
-        return [tokens[row, :n].tolist() for row, n in enumerate(np.asarray(count))]
+        prompt = [-1] * prefix_bpd.shape[1] + list(text_ids)
+        ids, mask, inputs = padded([prompt] * len(prefix_bpd), np.asarray(prefix_bpd))
+        options = {'max_tokens': max_tokens, 'stop_ids': stop_ids, 'first': inputs}
+        return self._writer.generate(ids, mask, **options)
+
+    @functools.cached_property
+    def _writer(self) -> Writer:
+        return Writer(self.module.decoder, self.params['decoder'])
 
     @functools.cached_property
     def _stop_id(self) -> int:

@@ -1,14 +1,12 @@
 """What a user does with an encoder and decoder of text from a folder: a text in, another out."""
 
+import functools
 from collections.abc import Sequence
-
-import numpy as np
 
 from alm_jax.config import ConfigError
 from alm_jax.decoding.encoder_decoder import answer
+from alm_jax.decoding.generate import Writer, padded
 from alm_jax.interop.language_model import LanguageModel
-
-TEXT_STEP = 32  # texts are padded to a multiple of this, so that few lengths are compiled
 
 
 class TextToText(LanguageModel):
@@ -46,23 +44,12 @@ class TextToText(LanguageModel):
             return []
         if not all(texts):
             raise ConfigError('A text without tokens cannot be answered.')
-        longest = max(len(text) for text in texts)
-        ids = np.zeros((len(texts), -(-longest // TEXT_STEP) * TEXT_STEP), np.int32)
-        mask = np.zeros(ids.shape, bool)
-        for row, text in enumerate(texts):
-            ids[row, : len(text)] = text
-            mask[row, : len(text)] = True
-        tokens, count = answer(
-            self.module,
-            self.params,
-            ids,
-            mask,
-            start=self._start,
-            max_tokens=max_tokens,
-            stop_ids=self.stop_ids,
-        )
-        tokens = np.asarray(tokens)
-        return [tokens[row, :length].tolist() for row, length in enumerate(np.asarray(count))]
+        ids, mask, _ = padded(texts)
+        return answer(self._writer, ids, mask, start=self._start, max_tokens=max_tokens)
+
+    @functools.cached_property
+    def _writer(self) -> Writer:
+        return Writer(self.module, self.params, stop_ids=self.stop_ids, method='decode')
 
     @property
     def _start(self) -> int:

@@ -14,7 +14,8 @@ import tokenizers
 from alm_jax.audio.log_mel import log_mel
 from alm_jax.audio.presets import PRESETS, FrontEnd
 from alm_jax.config import ConfigError, did_you_mean
-from alm_jax.decoding.whisper import TokenRules, next_logits, transcribe
+from alm_jax.decoding.generate import Writer
+from alm_jax.decoding.whisper import TokenRules, next_logits
 from alm_jax.interop.family import Pretrained
 from alm_jax.interop.tensor_files import read_config
 from alm_jax.interop.waveforms import clips_at
@@ -248,16 +249,15 @@ class SpeechToText(Pretrained):
                 self._prompt(prompt_ids, spoken.get(owner, language), task, timestamps)
                 for owner in owners
             ]
-            tokens, counts = transcribe(
-                self.module,
-                self.params,
-                memory,
-                np.array(prompts + prompts[:1] * (rows - len(batch)), np.int32),
-                rules=rules,
-                max_tokens=self._room(len(prompts[0]), max_tokens),
+            prompts = np.array(prompts + prompts[:1] * (rows - len(batch)), np.int32)
+            texts = self._writer.generate(
+                prompts,
+                np.ones(prompts.shape, bool),
+                max_tokens=self._room(prompts.shape[1], max_tokens),
+                first={'memory_bsd': memory},
+                grammar=rules,
             )
-            for owner, row, count in zip(owners, np.asarray(tokens), np.asarray(counts)):
-                yield owner, row[:count].tolist()
+            yield from zip(owners, texts)
 
     def _check_task(self, language: str | None, task: str) -> None:
         if task not in TASKS:
@@ -314,6 +314,11 @@ class SpeechToText(Pretrained):
             parts.append(f'<|{seconds + (token - zero) * TIME_STEP:.2f}|>')
             words = []
         return ''.join(parts[:-1]).strip()
+
+    @functools.cached_property
+    def _writer(self) -> Writer:
+        end = self.tokens.end
+        return Writer(self.module, self.params, stop_ids=(end,), fill=end, method='decode')
 
     @functools.cached_property
     def _encode(self):
