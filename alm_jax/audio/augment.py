@@ -36,7 +36,8 @@ def time_shift(
         return x_bn
     num_rows, length = x_bn.shape
     most = jnp.minimum(max_samples, num_samples_b // 2)
-    shift = jax.random.randint(key, (num_rows,), -most, most + 1)
+    # Two axes, by which draws for rows x clips are known to be of rows (training.row_keys).
+    shift = jax.random.randint(key, (num_rows, 1), -most[:, None], most[:, None] + 1)[:, 0]
     padded = jnp.pad(x_bn, ((0, 0), (max_samples, max_samples)))
     shifted = jax.vmap(lambda row, s: jax.lax.dynamic_slice_in_dim(row, max_samples - s, length))(
         padded, shift

@@ -13,14 +13,16 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from alm_jax.audio.decode import to_pcm16
 from alm_jax.audio.resample import resample
 from alm_jax.audio.windows import windows
+from alm_jax.tasks import fixed_batches
 from alm_jax.text.tokenizer import Tokenizer
-from alm_jax.training import sharding, whole_copy
+from alm_jax.training import whole_copy
 
 ROWS = 32  # of a batch, on each device
 
@@ -113,39 +115,18 @@ class Predictors:
         return self._program(self.embed_tokens)
 
     def _program(self, embed: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
-        """``embed``, each device on its own ``ROWS`` rows."""
-        if self._mesh is None:
-            return jax.jit(embed)
-        whole, rows = PartitionSpec(), PartitionSpec(sharding.batch_axes(self._mesh))
-        return jax.jit(
-            jax.shard_map(
-                embed,
-                mesh=self._mesh,
-                in_specs=(whole, whole, rows, rows),
-                out_specs=rows,
-                check_vma=False,  # which attention kernels do not pass
-            )
-        )
+        def float32(*inputs):
+            return embed(*inputs).astype(jnp.float32)
+
+        return fixed_batches.program(float32, self._mesh)
 
     def _in_batches(
         self, program: Callable[..., jax.Array], params: Any, extra: Any, items: Iterator
     ) -> Iterator[tuple[int, np.ndarray]]:
         """(owner, embedding [d]) of every item (owner, array, array), in order."""
-        if self._mesh is None:
-            params, extra = jax.device_put((params, extra))  # once, not with every batch
-        else:
-            params, extra = whole_copy.on_devices((params, extra), self._mesh)
-        rows = ROWS * (sharding.batch_devices(self._mesh) if self._mesh else 1)
-        while batch := list(itertools.islice(items, rows)):
-            owners, *columns = zip(*batch)
-            arrays = [_padded(np.stack(column), rows) for column in columns]
-            embedded = np.asarray(program(params, extra, *arrays), np.float32)
-            yield from zip(owners, embedded)
-
-
-def _padded(array: np.ndarray, rows: int) -> np.ndarray:
-    """``array`` with its first row repeated at the end: a row of zeros could divide by zero."""
-    return np.concatenate([array, np.repeat(array[:1], rows - len(array), axis=0)])
+        params, extra = fixed_batches.whole((params, extra), self._mesh)
+        rows = fixed_batches.rows_of(self._mesh, ROWS)
+        return fixed_batches.results(program, params, extra, items, rows)
 
 
 def _mean_direction(rows: Sequence[np.ndarray]) -> np.ndarray:

@@ -55,8 +55,8 @@ def gradient_of(task: Any, count: int) -> Gradient:
         def loss(trainable, batch, rng):
             return task.loss_sum_and_count(params_of(trainable), extra, batch, rng)
 
-        (loss, counted), gradients = accumulate(loss, trainable, batch, rng, count)
-        return (loss, ({'counted': counted}, extra)), gradients
+        (loss, metrics), gradients = accumulate(loss, trainable, batch, rng, count)
+        return (loss, (metrics, extra)), gradients
 
     if count == 1:
         return whole
@@ -119,37 +119,42 @@ def grad_cache(
 
 
 def accumulate(
-    loss_sum_and_count: Callable[[Any, Any, jax.Array], tuple[jax.Array, jax.Array]],
+    loss_sum_and_count: Callable[[Any, Any, jax.Array], tuple[jax.Array, dict[str, jax.Array]]],
     params: Any,
     batch: Any,
     rng: jax.Array,
     count: int,
-) -> tuple[tuple[jax.Array, jax.Array], Any]:
+) -> tuple[tuple[jax.Array, dict[str, jax.Array]], Any]:
     """The mean over all tokens of a batch and its gradient, from sums over micro-batches.
 
     A mean of the means of micro-batches would give tokens of short rows more weight, and another
     loss for every ``count``; here sums are added up and divided once.
 
     Args:
-      loss_sum_and_count: (params, rows of the batch, rng) -> float32 (sum over the tokens that
-        count, their number). The number must not depend on the parameters.
+      loss_sum_and_count: (params, rows of the batch, rng) -> (sum over the tokens that count, {
+        'counted': their number, and other sums over them}), float32. The number must not depend on
+        the parameters.
       params, batch, rng, count: as in ``grad_cache``.
 
     Returns:
-      ((mean, number of tokens), gradients of the mean); zeros when no token counts.
+      ((mean, {'counted': number of tokens, and means of the others}), gradients of the mean); zeros
+      when no token counts.
     """
     parts = _parts(batch, count)
     of_part = jax.value_and_grad(loss_sum_and_count, has_aux=True)
 
     def add(sums, index):
-        (total, counted), gradients = of_part(params, _part(parts, index), _key(rng, parts, index))
-        return _added(sums, (total, counted, gradients)), None
+        (total, others), gradients = of_part(params, _part(parts, index), _key(rng, parts, index))
+        return _added(sums, (total, others, gradients)), None
 
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
-    start = (jnp.zeros(()), jnp.zeros(()), zeros)
-    (total, counted, gradients), _ = jax.lax.scan(add, start, jnp.arange(count))
-    least = jnp.maximum(counted, 1.0)
-    return (total / least, counted), _like(jax.tree.map(lambda x: x / least, gradients), params)
+    (total, others), gradients = jax.eval_shape(of_part, params, _part(parts, 0), rng)
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape), (total, others, gradients))
+    (total, others, gradients), _ = jax.lax.scan(add, start, jnp.arange(count))
+    counted = others.pop('counted')
+    total, others, gradients = jax.tree.map(
+        lambda x: x / jnp.maximum(counted, 1.0), (total, others, gradients)
+    )
+    return (total, {'counted': counted, **others}), _like(gradients, params)
 
 
 def _parts(tree, count):

@@ -149,6 +149,7 @@ def test_tokens_weigh_the_same_in_any_micro_batch_on_any_devices(tokens):
     assert len(cases) == 5
     for case in cases:
         assert tokens[f'counted_{case}'] == tokens['counted_1_1']
+        np.testing.assert_allclose(tokens[f'log_p_{case}'], -tokens[f'loss_{case}'], rtol=1e-5)
         np.testing.assert_allclose(tokens[f'loss_{case}'], loss, rtol=1e-5)
         error = np.linalg.norm(tokens[f'gradient_{case}'] - gradient)
         assert error < 1e-5 * np.linalg.norm(gradient), case

@@ -29,11 +29,13 @@ class LanguageModel:
         log_p = jax.nn.log_softmax(out['logits'][:, :-1])
         of_next = jnp.take_along_axis(log_p, ids[:, 1:, None], axis=-1)[..., 0]
         counts = mask[:, 1:]
-        return -jnp.sum(of_next * counts), jnp.sum(counts).astype(jnp.float32)
+        counted = jnp.sum(counts).astype(jnp.float32)
+        return -jnp.sum(of_next * counts), {'counted': counted, 'log_p': jnp.sum(of_next * counts)}
 
     def loss(self, params, extra, batch, rng):
-        total, count = self.loss_sum_and_count(params, extra, batch, rng)
-        return total / count, ({'counted': count}, extra)
+        total, sums = self.loss_sum_and_count(params, extra, batch, rng)
+        count = sums['counted']
+        return total / count, ({'counted': count, 'log_p': sums['log_p'] / count}, extra)
 
 
 def batch():
@@ -65,6 +67,7 @@ def main(out):
         (loss, (metrics, _)), gradients = program(params, placed, jax.random.key(1))
         found[f'loss_{devices}_{count}'] = loss
         found[f'counted_{devices}_{count}'] = metrics['counted']
+        found[f'log_p_{devices}_{count}'] = metrics['log_p']
         found[f'gradient_{devices}_{count}'] = jax.flatten_util.ravel_pytree(gradients)[0]
     parts = [jax.tree.map(lambda x, i=i: x[i::4], rows) for i in range(4)]
     means = [LanguageModel().loss(params, {}, part, jax.random.key(1))[0] for part in parts]
