@@ -64,7 +64,7 @@ def lengths(
 def audio_bound(source: Source, rows: ToDialogues, clips: np.ndarray) -> np.ndarray:
     """int [n]: at least as many as the vectors of audio of each record's ``clips`` in a row."""
     seconds = np.concatenate([part for _, part in pools.durations(source)]).astype(np.float64)
-    # The index has seconds in float32, and resampling rounds up.
-    samples = np.ceil(seconds * rows.window.sampling_rate * (1 + 1e-6)).astype(np.int64) + 1
+    seconds = seconds * (1 + 1e-6) + rows.tail_seconds  # float32 in the index; resampling rounds up
+    samples = np.ceil(seconds * rows.window.sampling_rate).astype(np.int64) + 1
     samples = np.minimum(samples, rows.window.window_samples)
     return np.maximum.accumulate(rows.vectors_of_frames)[rows.front_end.num_frames(samples)] * clips

@@ -1,5 +1,6 @@
 """Records to one row of a batch for models that answer: clips, and the dialogue about them."""
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ from alm_jax.data.clips import Record
 from alm_jax.data.dialogue_tokens import Encoded
 from alm_jax.data.row_text import group_hash
 from alm_jax.data.transforms import ToWindow
+from alm_jax.data.treatment import LONGEST_RESPONSE
 from alm_jax.text.dialogue import Dialogue
 from alm_jax.text.language_tokenizer import LanguageTokenizer
 
@@ -33,6 +35,7 @@ class ToDialogues:
       front_end: gives the frames of a clip.
       vectors_of_frames: int32 [frames + 1], how many vectors of audio a model makes of a clip.
       pack: whether several records are sequences of their own instead of one scene.
+      tail_seconds: by which a room may lengthen a clip.
     """
 
     window: ToWindow
@@ -41,6 +44,7 @@ class ToDialogues:
     front_end: presets.FrontEnd
     vectors_of_frames: np.ndarray
     pack: bool = False
+    tail_seconds: float = 0.0
 
     def __call__(
         self,
@@ -88,12 +92,10 @@ class ToDialogues:
         """
         longest, clips = 0, 1
         for key in range(_DRAWS):
-            try:
+            with contextlib.suppress(TextError, AudioError):
                 text, clips = self.window.planned(example, key)
-            except (TextError, AudioError):
-                continue
-            encoded = self._encoded(text, [example], [0] * clips)
-            longest = max(longest, len(encoded.token_ids))
+                encoded = self._encoded(text, [example], [0] * clips)
+                longest = max(longest, len(encoded.token_ids))
         return longest, clips
 
     def vectors(self, num_samples: Any) -> np.ndarray:
@@ -177,4 +179,5 @@ def build(
         front_end=front_end,
         vectors_of_frames=np.asarray(vectors_of_frames, np.int32),
         pack=config.data.pack,
+        tail_seconds=LONGEST_RESPONSE if config.data.reverb.share else 0.0,
     )

@@ -76,10 +76,10 @@ def _following(
     tokenizer: LanguageTokenizer, before: Sequence[Piece], run: Sequence[Piece]
 ) -> list[int]:
     """Ids of a text behind another: as in one text, where that leaves those of the other alone."""
-    first, both = [_spans(pieces) for pieces in (before, [*before, *run])]
-    start, whole = tokenizer.encode(first), tokenizer.encode(both)
-    if whole[: len(start)] == start:
-        return whole[len(start) :]
+    if before:
+        start, whole = [tokenizer.encode(_spans(text)) for text in (before, [*before, *run])]
+        if whole[: len(start)] == start:
+            return whole[len(start) :]
     return tokenizer.encode(_spans(run))
 
 

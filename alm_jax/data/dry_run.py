@@ -125,7 +125,8 @@ def dry_run(config: ConfigDict, steps: int) -> str:
     opened, mixture = loader.open_mixture(config)
     if config.data.text.dialogue:
         tokenizer, counted = dry_run_dialogues.tokenizer(config, _captions(opened))
-        table = dry_run_dialogues.vectors_of_frames(front_end, options['window_samples'])
+        longest = max(loader.window_lengths(config, **options))
+        table = dry_run_dialogues.vectors_of_frames(front_end, longest)
         options |= {'tokenizer': tokenizer, 'vectors_of_frames': table}
         opened, mixture = loader.open_mixture(config, dialogue_rows.build(config, **options))
     else:

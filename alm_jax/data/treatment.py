@@ -10,7 +10,7 @@ from alm_jax.audio.decode import AudioError
 from alm_jax.data import clips, mixing, row_keys
 from alm_jax.data.row_keys import Purpose
 
-_LONGEST_RESPONSE = 10.0  # seconds of an impulse response that are read
+LONGEST_RESPONSE = 10.0  # seconds of an impulse response that are read
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +83,7 @@ class Treatment:
         with _named('impulse response', response):
             spans = clips.clips_of(response)
             span = spans[int(row_keys.generator(key, Purpose.ROOM).integers(len(spans)))]
-            longest = int(_LONGEST_RESPONSE * self.sampling_rate)
+            longest = int(LONGEST_RESPONSE * self.sampling_rate)
             cut = clips.as_float(clips.cut(response, span, longest, self.sampling_rate, None))
             if not cut.any():
                 raise AudioError('it is silent.')

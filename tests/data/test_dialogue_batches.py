@@ -27,6 +27,7 @@ from alm_jax.data import (
     sources,
     transforms,
 )
+from alm_jax.data.captions import TextError
 from alm_jax.data.dialogue_tokens import AUDIO
 from alm_jax.text.dialogue import Dialogue
 
@@ -150,7 +151,7 @@ def test_every_record_comes_once_an_epoch(config):
 class Planned:
     """Records that say how long they are, and rows that believe it."""
 
-    length, vectors_of_frames = 64, VECTORS
+    length, vectors_of_frames, tail_seconds = 64, VECTORS, 0.0
     front_end = PRESETS['whisper_80']
 
     def __init__(self, sizes, max_clips):
@@ -237,6 +238,25 @@ def test_texts_longer_than_planned_are_drawn_again(config):
     made = [(rows_of(config)(examples, key)['segments'] > 0).sum() for key in range(30)]
     assert max(wanted) > 140
     assert all(got == want if want <= 140 else got <= 140 for want, got in zip(wanted, made))
+
+
+def test_rooms_lengthen_what_is_planned(config, recordings):
+    """A clip that grows by its echo has its place, and no row bursts."""
+    config.data.reverb.name = f'folder:{recordings}?captions=captions.csv'
+    config.data.reverb.share = 1.0
+    config.data.pack, config.data.max_clips = True, 4
+    config.data.on_bad = 'fail'
+    first(config, 4)
+
+
+def test_slots_for_clips_that_are_not_there_are_bad_records(config):
+    config.data.text.instruction = True
+    question = {'question': 'Is <audio> like <audio>?', 'answer': 'No.', 'dialogue': 0}
+    example = record.make_record(np.ones(8000, np.int16), RATE, turns=[question])
+    rows = rows_of(config)
+    assert rows.text_tokens(example) == (0, 1)
+    with pytest.raises(TextError, match='a place for clip 2, but 1 are heard'):
+        rows([example], 0)
 
 
 def test_what_does_not_fit_is_told(config, tmp_path):
