@@ -71,6 +71,7 @@ setup(
         ],
         'beam': ['apache-beam>=2.70'],  # pins an older protobuf: an environment of its own
         'interop-tests': INTEROP_TESTS,
+        'meteor': ['pycocoevalcap>=1.2'],  # its tables; no Java is run
         'notebooks': NOTEBOOKS,
         'dev': DEV,
     },

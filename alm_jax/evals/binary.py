@@ -109,7 +109,8 @@ class Evaluation:
         found = self._evaluator.run(model.params, model.extra)
         if jax.process_index() == 0:
             path = result_lib.write(found, out, self._name, model.step, model.checkpoint_sha256)
-            print(result_lib.table(found, f'{self._name}, step {model.step}, {found.data}'))
+            where = 'pretrained' if model.step is None else f'step {model.step}'
+            print(result_lib.table(found, f'{self._name}, {where}, {found.data}'))
             if found.predictions:
                 page = answers_page.write_page(path, self._data_dir or model.config.data.dir)
                 print(f'  to listen to and read: {page}')

@@ -15,7 +15,7 @@ from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data.location import data_dir as data_dir_of
 from alm_jax.evals import binary, hearing, pretrained, records, result
 from alm_jax.evals.caption_baselines import TrainingCaptions
-from alm_jax.evals.metrics import bootstrap, captions
+from alm_jax.evals.metrics import bootstrap, captions, meteor_tables
 from alm_jax.evals.metrics.word_errors import plain, word_errors
 from alm_jax.evals.sentence_encoder import SentenceEncoder
 from alm_jax.interop.packaged_weights import WeightsUnavailable
@@ -83,6 +83,9 @@ class Captioning:
         self._train = TrainingCaptions(train, data_dir, where, text) if train else None
         self._two_tower = two_tower
         self._unavailable, self._encoder = dict(captions.UNAVAILABLE), None
+        self._meteor, self._tables = meteor_tables.folder(), None
+        if self._meteor:
+            del self._unavailable['meteor']
         if text == 'transcript':
             self._unavailable = {}
         else:
@@ -150,6 +153,10 @@ class Captioning:
         return hearing.answers(self._predictors, params, extra, asked, self._max_tokens)
 
     def _result(self, written, heard, two_tower_sha256: str) -> result.EvalResult:
+        if self._meteor and self._text != 'transcript':
+            texts = [text for _, written_so in written.values() for text in written_so]
+            texts += [text for own in self._references for text in own]
+            self._tables = captions.meteor_tables(self._meteor, texts)
         _, own = written.pop('model')
         similarity = self._similarities(own, range(len(own)))
         metrics = bootstrap.scored(
@@ -209,7 +216,7 @@ class Captioning:
         references = [self._references[i] for i in indices]
         if self._text == 'transcript':
             return word_errors(texts, [own[0] for own in references])
-        return captions.caption_statistics(texts, references, similarity)
+        return captions.caption_statistics(texts, references, similarity, self._tables)
 
     def _predictions(self, own, similarity, written, heard) -> list[dict[str, Any]]:
         ids = [str(i) for i in self._source.columns['id'][self._rows]]

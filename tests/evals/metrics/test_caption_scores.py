@@ -8,13 +8,29 @@ import pytest
 
 from alm_jax.evals.metrics import bootstrap
 from alm_jax.evals.metrics.bleu import bleu
-from alm_jax.evals.metrics.captions import caption_statistics, sentence_similarity, vocabulary
+from alm_jax.evals.metrics.captions import (
+    caption_statistics,
+    meteor_tables,
+    sentence_similarity,
+    vocabulary,
+)
 from alm_jax.evals.metrics.cider_d import cider_d
-from alm_jax.evals.metrics.meteor_exact_stem import meteor_exact_stem
+from alm_jax.evals.metrics.meteor import meteor
+from alm_jax.evals.metrics.meteor_tables import normalised
 from alm_jax.evals.metrics.ptb_words import ptb_words
 from alm_jax.evals.metrics.rouge_l import rouge_l
 
 TOLERANCE = 1e-9
+# Synonyms, paraphrases, irregular forms and contractions of the sentences of the captions.
+OTHER_WORDS = [
+    text.split()
+    for text in (
+        'the hound yelped two times and afterwards the doors were slammed',
+        "it 's raining hard onto the roof of a well-known building",
+        'at the moment a person is talking as regards birds',
+        'the automobile went past in the distance and people laughed',
+    )
+]
 TEXTS = pathlib.Path(__file__).with_name('texts.txt').read_text().splitlines()
 
 
@@ -69,25 +85,56 @@ def test_nothing_is_rare_in_a_corpus_of_one_clip(captions):
     assert len(candidates) == len(references)
 
 
-def test_meteor_of_every_clip_and_of_the_corpus(captions, java, tmp_path):
-    candidates, references = captions[0][1:], captions[1][1:]  # an empty line ends the program
+def their_meteor(java, folder, candidates, references, *options):
+    """(Scores of the clips, score of the corpus) by METEOR's own program."""
     four = [[*own, *own[:1] * (4 - len(own))] for own in references]
-    test, reference = tmp_path / 'test', tmp_path / 'reference'
+    test, reference = folder / 'test', folder / 'reference'
     test.write_text(''.join(' '.join(words) + '\n' for words in candidates))
     reference.write_text(''.join(' '.join(words) + '\n' for own in four for words in own))
-    options = ['-r', '4', '-l', 'en', '-m', 'exact stem', '-w', '1.0 0.6', '-p', '0.85 0.2 0.6 0.5']
-    said = java('meteor.meteor', '-jar', 'meteor-1.5.jar', test, reference, *options)
+    jar = ('-Xmx2G', '-jar', 'meteor-1.5.jar')
+    said = java('meteor.meteor', *jar, test, reference, '-r', '4', '-l', 'en', *options)
     clips = [float(score) for score in re.findall(r'Segment \d+ score:\s+(\S+)', said)]
-    corpus = float(re.search(r'Final score:\s+(\S+)', said)[1])
-    ours = meteor_exact_stem(candidates, references)
-    found = ours(np.eye(len(candidates)))['meteor_exact_stem']
-    np.testing.assert_allclose(found, clips, atol=TOLERANCE)
     assert len(set(clips)) > 20
-    assert ours(np.ones(len(clips)))['meteor_exact_stem'] == pytest.approx(corpus, abs=TOLERANCE)
+    return clips, float(re.search(r'Final score:\s+(\S+)', said)[1])
+
+
+def check_meteor(statistics, name, clips, corpus):
+    found = statistics(np.eye(len(clips)))[name]
+    np.testing.assert_allclose(found, clips, atol=TOLERANCE)
+    assert statistics(np.ones(len(clips)))[name] == pytest.approx(corpus, abs=TOLERANCE)
+
+
+def test_meteor_of_equal_words_and_stems(captions, java, tmp_path):
+    own = captions[0][1:], captions[1][1:]  # an empty line ends the program
+    options = ('-m', 'exact stem', '-w', '1.0 0.6', '-p', '0.85 0.2 0.6 0.5')
+    check_meteor(meteor(*own), 'meteor_exact_stem', *their_meteor(java, tmp_path, *own, *options))
+
+
+@pytest.mark.slow
+def test_meteor_with_its_tables(captions, coco, java, tmp_path):
+    words = [words for own in captions[1] for words in own]
+    texts = list(map(' '.join, [*captions[0], *words, *OTHER_WORDS]))
+    place = pathlib.Path(coco('meteor.meteor').__file__).parents[1]
+    tables = meteor_tables(place, texts)
+    assert tables.paraphrases
+    own = [*captions[0][1:], *OTHER_WORDS], [*captions[1][1:], *([w] for w in words[:4])]
+    theirs = their_meteor(java, tmp_path, *own, '-norm')
+    normal = [normalised(w) for w in own[0]], [[normalised(w) for w in r] for r in own[1]]
+    check_meteor(meteor(*normal, tables), 'meteor', *theirs)
+    scores = caption_statistics(texts[:2], [texts[2:4], texts[3:5]], tables=tables)(np.ones(2))
+    assert {'meteor', 'meteor_exact_stem'} <= set(scores)
+
+
+def test_words_are_split_as_meteor_splits_them():
+    words = "it 's a well-known half-a-dozen o'clock a.m. in the u.s. on jan. 5th and/or 10:30 e."
+    split = (
+        "it ' s a well known half a-dozen o 'clock am in the us on jan . 5th and / or 10 : 30 e ."
+    )
+    assert normalised(words.split()) == split.split()
 
 
 def test_meteor_of_nothing_is_zero():
-    score = meteor_exact_stem([[], ['rain']], [[['a', 'dog']], [['a', 'dog']]])(np.eye(2))
+    score = meteor([[], ['rain']], [[['a', 'dog']], [['a', 'dog']]])(np.eye(2))
     np.testing.assert_array_equal(score['meteor_exact_stem'], [0, 0])
 
 
