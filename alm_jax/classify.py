@@ -20,7 +20,7 @@ from alm_jax.audio import decode, log_mel, presets, resample, windows
 from alm_jax.config import ConfigError
 from alm_jax.evals import prompts
 from alm_jax.evals.metrics.retrieval import similarity
-from alm_jax.load import Model, load_run
+from alm_jax.load import Model, load_towers
 
 _SHORTEST_WINDOW = 0.25  # seconds: below it there is hardly a frame to go by
 
@@ -102,7 +102,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError('give --workdir RUN: the trained model.')
     labels = [label.strip() for label in given.labels]
     waveform, rate = decode.decode(argv[1])
-    model = load_run(given.workdir, given.step)
+    model = load_towers(given.workdir, given.step)
     longest = model.predictors.window_samples / model.sampling_rate
     window = given.window or min(2.0, longest)
     times, scores = classify(model, waveform, rate, labels, window, given.hop or window / 2)

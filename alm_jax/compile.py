@@ -5,9 +5,11 @@
   python -m alm_jax.compile --config FILE --topology v5p:4x4x4 --out DIR --sweep
 
 The topology is the config's own where none is given, and DIR runs/plan/NAME of the experiment.
-Writes DIR/compile/report.json and prints it as a table. What is compiled is the step that
-``alm_jax.train`` runs: its task, optimizer, shardings and donation, with shapes for arrays. Needs
-the compiler of the topology, the extras [tpu] or [cuda], and neither a device nor data.
+Writes DIR/compile/report.json and prints it as a table. Of a config with stages each is compiled,
+for DIR/STAGE/compile/report.json, and the report in DIR is of the one that takes most memory. What
+is compiled is the step that ``alm_jax.train`` runs: its task, optimizer, shardings and donation,
+with shapes for arrays. Needs the compiler of the topology, the extras [tpu] or [cuda], and neither
+a device nor data.
 """
 
 import os
@@ -31,10 +33,9 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alm_jax import config as config_lib
+from alm_jax import run_setup
 from alm_jax.config import ConfigError
-from alm_jax.data import loader
-from alm_jax.tasks import build_task
-from alm_jax.training import optimizer, param_sharding, sharding, state, step
+from alm_jax.training import param_sharding, sharding, stages, state, step
 from alm_jax.training.perf import model_flops, report, topology
 
 SWEEP_MESHES = ({'data': -1}, {'data': -1, 'fsdp': 16}, {'data': 1, 'fsdp': -1})
@@ -65,42 +66,35 @@ class Program:
 def program(config: ConfigDict, mesh: Mesh) -> Program:
     """The step that ``train(config)`` would run on ``mesh``, for its largest kind of batch.
 
+    Args:
+      config: of a run without stages, or of one stage (``stages.of``).
+      mesh: of the devices.
+
     Raises:
       ConfigError: as ``train`` does.
     """
     config_lib.validate(config)
-    sharding.check_batch_size(config.batch_size, mesh, micro_batches=config.micro_batches)
-    task = build_task(config, mesh=mesh)
-    specs = loader.batch_specs(
-        config, sampling_rate=task.sampling_rate, window_samples=task.window_samples
-    )
-    spec = max(specs, key=lambda spec: sum(math.prod(array.shape) for array in spec.values()))
-
-    def init():
-        return task.init(jax.random.key(config.seed), spec)
-
-    adamw = optimizer.make_optimizer(config, jax.eval_shape(init)[0])
-    planned = state.abstract(init, adamw)
-    placement = param_sharding.of_state(planned, mesh, config.sharding.params)
+    (one,) = stages.of(config)
+    one = run_setup.prepare(one, mesh)
+    spec = max(one.specs, key=lambda spec: sum(math.prod(array.shape) for array in spec.values()))
     rows = sharding.batch_sharding(mesh)
     batch = {
         name: jax.ShapeDtypeStruct(array.shape, array.dtype, sharding=rows)
         for name, array in spec.items()
     }
-
     return Program(
         train_step=step.make_train_step(
-            task,
-            adamw,
+            one.task,
+            one.optimizer,
             seed=config.seed,
             mesh=mesh,
-            placement=placement,
+            placement=one.placement,
             micro_batches=config.micro_batches,
         ),
-        state=param_sharding.abstract(planned, placement),
+        state=param_sharding.abstract(one.planned, one.placement),
         batch=batch,
-        flops=model_flops.of_step(task, adamw, planned, batch),
-        table=param_sharding.table(planned, placement),
+        flops=model_flops.of_step(one.task, one.optimizer, one.planned, batch),
+        table=param_sharding.table(one.planned, one.placement),
     )
 
 
@@ -244,24 +238,47 @@ def main(argv: list[str]) -> int | None:
         raise ConfigError(f'give --topology, such as {topology.EXAMPLES}, or set config.topology.')
     out = pathlib.Path(flags.FLAGS.out or f'runs/plan/{config.name}')
     where = topology.describe(name)
+    config_lib.validate(config)
+    chosen = {stage.name: stage.config for stage in stages.of(config)}
+    if wanted := flags.FLAGS.stage:
+        chosen = {wanted: config_lib.choose(chosen, wanted, where='stages, by --stage')}
+    found = {}
+    for stage, own in chosen.items():
+        with stages.named(stage):
+            found[stage] = {'stage': stage, **plan(own, where, out / stage)}
+    if flags.FLAGS.sweep:
+        return None
+    most = max(found.values(), key=lambda one: one['peak_bytes_per_device'])
+    write_report(out, most)
+    return None if most['fits'] else 1
+
+
+def plan(config: ConfigDict, where: topology.Topology, out: pathlib.Path) -> dict[str, Any]:
+    """What the flags ask for of one stage, written under ``out``; a report, but of a sweep."""
     if flags.FLAGS.sweep:
         write(out, 'sweep.json', sweep(config, where))
-        return None
+        return {}
     if flags.FLAGS.max_batch:
         found = find_max_batch(config, where)
         say(f'largest batch that fits, to a sixteenth: {found["max_batch"]}')
     else:
         found, parameters = compile_for(config, where)
         write(out, 'sharding.txt', parameters)
+    write_report(out, found)
+    print(report.table(found), end='')
+    return found
+
+
+def write_report(out: pathlib.Path, found: dict[str, Any]) -> None:
+    """compile/report.json and report.txt under ``out``."""
     write(out, 'report.json', found)
     write(out, 'report.txt', report.table(found))
-    print(report.table(found), end='')
-    return None if found['fits'] else 1
 
 
 if __name__ == '__main__':
     config_lib.define_config_flag()
     flags.DEFINE_string('topology', '', 'What to compile for, such as v5e:16x16 or h100:8.')
+    flags.DEFINE_string('stage', '', 'Of config.stages; each is compiled where none is named.')
     flags.DEFINE_string('out', '', 'Folder; the report goes to compile/ in it.')
     flags.DEFINE_bool('max_batch', False, 'Find the largest batch that fits.')
     flags.DEFINE_bool('sweep', False, 'Compile for several meshes, batches and remat policies.')

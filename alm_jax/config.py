@@ -21,7 +21,12 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 # Keys whose content is checked by the code that builds it (call_with), not against base().
-OPEN = frozenset({'model.audio', 'model.text', 'init_from', 'mesh', 'evals', 'data.train'})
+OPEN = frozenset(
+    {
+        *('model.audio', 'model.connector', 'model.decoder', 'model.text'),
+        *('init_from', 'mesh', 'evals', 'data.train'),
+    }
+)
 
 
 # (regex, spec), see alm_jax.training.param_sharding. One table for all families, whose layers share
@@ -134,12 +139,21 @@ def base() -> ConfigDict:
     config.model.embed_dim = 256
     config.model.projection = 'linear'  # or 'residual' (MS-CLAP), 'mlp' (LAION-CLAP)
     config.model.dropout = 0.0
+    config.model.connector = ConfigDict({'name': 'linear'})  # between two heads
+    # Beside two towers, of captioning_towers.
+    config.model.decoder = ConfigDict({'width': 256, 'depth': 4, 'heads': 4, 'vocabulary': 30522})
+    config.model.attention = 'causal'  # or 'prefix': what precedes an answer sees itself both ways
 
     config.task = ConfigDict()
     config.task.name = 'contrastive'
     config.task.objective = 'infonce'  # or 'multi_positive', 'sigmoid'
     config.task.form = 'dense'  # or 'chunked', 'ring': without the batch x batch matrix
     config.task.chunk = 1024  # rows of a block of those forms
+    config.task.token_chunk = 64  # positions of each row whose logits exist at a time
+    config.task.label_smoothing = 0.0  # of tokens
+    config.task.z_loss = 0.0  # weight of (log Z)^2 of tokens
+    # Of the losses of contrastive_captioning; 0 leaves one out.
+    config.task.weights = ConfigDict({'contrastive': 1.0, 'captioning': 1.0, 'matching': 0.0})
 
     config.init_from = ConfigDict()  # part of the model -> 'packaged:NAME' or a checkpoint path
     config.resume = ''  # a checkpoint or workdir to continue when this workdir has none
@@ -160,6 +174,11 @@ def base() -> ConfigDict:
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 500  # steps; the last step is always saved
     config.checkpoint.keep = 2
+
+    # What is trained one after another: ({'name': 'warm_up', 'steps': 200, 'freeze': ('^text/',),
+    # 'optimizer.learning_rate': 1e-3, 'data.train': (...)}, ...). A stage is this config with its
+    # own values for some keys, see alm_jax.training.stages; config.steps is the sum of their steps.
+    config.stages = ()
 
     # name -> {'evaluator': 'zero_shot', 'every': 200, 'data': 'packaged_sounds/tiny:validation'}
     config.evals = ConfigDict()

@@ -26,7 +26,7 @@ from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError
 from alm_jax.data import audio_files, parquet_out, sources
 from alm_jax.data.location import data_dir
-from alm_jax.load import Model, load_run
+from alm_jax.load import Model, load_towers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +127,7 @@ def main(argv: list[str]) -> int:
     if not given.workdir:
         raise ConfigError('give --workdir RUN: the trained model.')
     clips = from_files(paths) if paths else from_data(given.data, given.captions, given.data_dir)
-    rows = embed(load_run(given.workdir, given.step), clips, given.out)
+    rows = embed(load_towers(given.workdir, given.step), clips, given.out)
     print(f'{rows} clips embedded, written to {given.out}')
     if clips.bad:
         print(f'{len(clips.bad)} could not be read:', *clips.bad, sep='\n  ', file=sys.stderr)

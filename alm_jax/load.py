@@ -1,7 +1,8 @@
 """A trained run, or other people's model, ready for waveforms and text.
 
 ``model = alm_jax.load('runs/tiny')``. Reads the workdir alone: its config.json, its tokenizer and a
-checkpoint. No config file is executed and no package that supplied weights is needed.
+checkpoint. No config file is executed and no package that supplied weights is needed. What was
+trained to agree embeds (``Model``), what was trained to answer writes (``AnsweringModel``).
 
 ``model = alm_jax.load('whisper-tiny')``. A Hugging Face folder, a CTranslate2 Whisper folder or a
 .gguf file, see ``interop.from_pretrained``.
@@ -22,15 +23,17 @@ from alm_jax import config as config_lib
 from alm_jax.audio import decode
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError, did_you_mean
+from alm_jax.decoding.generate import GREEDY
+from alm_jax.decoding.sampling import Sampling
 from alm_jax.interop import ctranslate2_folder, pretrained, tensor_files
 from alm_jax.interop.family import Pretrained
 from alm_jax.tasks import build_task
-from alm_jax.tasks.predictors import Predictors
-from alm_jax.training import checkpoint
+from alm_jax.text.dialogue import SLOT
+from alm_jax.training import checkpoint, stages
 
 
 @dataclasses.dataclass(frozen=True)
-class Model:
+class Run:
     """A checkpoint with what it takes to use it; made by ``load``.
 
     Attributes:
@@ -45,7 +48,7 @@ class Model:
     step: int
     checkpoint_sha256: str
     config: ConfigDict = dataclasses.field(repr=False)
-    predictors: Predictors = dataclasses.field(repr=False)
+    predictors: Any = dataclasses.field(repr=False)
     params: Any = dataclasses.field(repr=False)
     extra: Any = dataclasses.field(repr=False)
 
@@ -58,6 +61,11 @@ class Model:
     def front_end_sha256(self) -> str:
         """The hash of the audio front end."""
         return self.predictors.front_end_sha256
+
+
+@dataclasses.dataclass(frozen=True)
+class Model(Run):
+    """Two towers; ``predictors`` are ``tasks.predictors.Predictors``."""
 
     @property
     def logit_scale(self) -> float:
@@ -79,14 +87,8 @@ class Model:
         Raises:
           AudioError: empty, NaN, out of range, another dtype or shape, or an absurd rate.
         """
-        low, high = decode.RATES
-        rate = sampling_rate
-        if isinstance(rate, bool) or int(rate) != rate or not low <= rate <= high:
-            raise AudioError(f'sampling_rate is {rate!r}; expected whole Hz, {low} to {high}.')
-        clips = [checked_clip(clip, name) for name, clip in _clips(waveform)]
-        return self.predictors.embed_audio(
-            self.params, self.extra, [(clip, int(rate)) for clip in clips]
-        )
+        clips = _checked(waveform, sampling_rate)
+        return self.predictors.embed_audio(self.params, self.extra, clips)
 
     def embed_text(self, texts: Sequence[str]) -> np.ndarray:
         """Unit-norm embeddings: float32 [b, d]. Raises ConfigError for a text that is no string."""
@@ -94,6 +96,65 @@ class Model:
         if not texts or not all(isinstance(text, str) and text.strip() for text in texts):
             raise ConfigError(f'embed_text takes texts that are not empty; got {texts!r}.')
         return self.predictors.embed_text(self.params, self.extra, texts)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnsweringModel(Run):
+    """An encoder and a language model; ``predictors`` are ``tasks.generators.Generators``."""
+
+    def generate(
+        self,
+        waveform: np.ndarray | Sequence[np.ndarray],
+        prompt: str | Sequence[str] = '',
+        *,
+        sampling_rate: int,
+        max_tokens: int = 64,
+        sampling: Sampling = GREEDY,
+        stops: Sequence[str] = (),
+    ) -> list[str]:
+        """Answers to prompts about clips, one a prompt. The same clip gives the same text.
+
+        Args:
+          waveform: one mono clip [n], a batch [b, n], or a list of clips [n_i]; float in [-1, 1] or
+            int16. They go to the places for audio in the prompts, in order. Of a clip the first
+            ``predictors.max_seconds`` are heard.
+          prompt: several, or one, which is then asked again until the clips are used up. '<audio>'
+            is a place for a clip; a prompt without one has it in front.
+          sampling_rate: of all the clips, in Hz.
+          max_tokens: of an answer.
+          sampling: how tokens are chosen; by default the likeliest.
+          stops: strings at which an answer ends.
+
+        Raises:
+          AudioError: see ``Model.embed_audio``, and a clip too short for one vector of audio.
+          ConfigError: more clips than places for them, or fewer.
+        """
+        clips = _checked(waveform, sampling_rate)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        counts = [max(len(SLOT.findall(text)), 1) for text in prompts]
+        if isinstance(prompt, str):
+            prompts *= max(len(clips) // counts[0], 1)
+            counts = counts * len(prompts)
+        if sum(counts) != len(clips):
+            raise ConfigError(
+                f'{len(clips)} clips for {sum(counts)} places in {len(prompts)} prompts.'
+            )
+        waiting = iter(clips)
+        rows = [
+            ([next(waiting) for _ in range(count)], [(text, None)])
+            for text, count in zip(prompts, counts)
+        ]
+        return self.predictors.generate(
+            self.params, self.extra, rows, max_tokens=max_tokens, sampling=sampling, stops=stops
+        )
+
+
+def _checked(waveform: Any, rate: Any) -> list[tuple[np.ndarray, int]]:
+    """(clip, rate) of each clip that users give. Raises AudioError."""
+    low, high = decode.RATES
+    if isinstance(rate, bool) or int(rate) != rate or not low <= rate <= high:
+        raise AudioError(f'sampling_rate is {rate!r}; expected whole Hz, {low} to {high}.')
+    return [(checked_clip(clip, name), int(rate)) for name, clip in _clips(waveform)]
 
 
 def _clips(waveform: Any) -> list[tuple[str, np.ndarray]]:
@@ -126,7 +187,7 @@ def checked_clip(clip: np.ndarray, name: str) -> np.ndarray:
     return np.clip(clip, -1.0, 1.0).astype(np.float32)
 
 
-def load(path: str | os.PathLike, step: int | None = None) -> Model | Pretrained:
+def load(path: str | os.PathLike, step: int | None = None) -> Run | Pretrained:
     """Loads a run or a pretrained model.
 
     Args:
@@ -135,7 +196,7 @@ def load(path: str | os.PathLike, step: int | None = None) -> Model | Pretrained
       step: which checkpoint of a workdir; the newest complete one by default.
 
     Returns:
-      Of a run a Model, of others what ``interop.from_pretrained`` gives.
+      Of a run a Model or an AnsweringModel, of others what ``interop.from_pretrained`` gives.
 
     Raises:
       ConfigError: none of these, with what was found and what lies beside it, or no such
@@ -150,7 +211,18 @@ def load(path: str | os.PathLike, step: int | None = None) -> Model | Pretrained
     return pretrained.from_pretrained(source)
 
 
-def load_run(path: str | os.PathLike, step: int | None = None) -> Model:
+def load_towers(path: str | os.PathLike, step: int | None = None) -> Model:
+    """``load_run``, and a ConfigError for a run that embeds nothing."""
+    model = load_run(path, step)
+    if not isinstance(model, Model):
+        raise ConfigError(
+            f'{path} answers in words and embeds nothing: use python -m alm_jax.caption, or a run '
+            'of two towers.'
+        )
+    return model
+
+
+def load_run(path: str | os.PathLike, step: int | None = None) -> Model | AnsweringModel:
     """``load`` for a workdir or checkpoint alone.
 
     Raises:
@@ -160,13 +232,17 @@ def load_run(path: str | os.PathLike, step: int | None = None) -> Model:
     config = config_lib.from_json((workdir / 'config.json').read_text())
     config.text.tokenizer = str(workdir / 'tokenizer')
     folder = checkpoint.resolve(path, step)
+    step = checkpoint.read_manifest(folder)['step']
+    stage = stages.of(config)[stages.number_at(config, step)]
     params, extra = checkpoint.load_params(folder)
-    return Model(
+    predictors = build_task(stage.config).predictors
+    kind = AnsweringModel if hasattr(predictors, 'generate') else Model
+    return kind(
         config=config,
         workdir=workdir,
-        step=checkpoint.read_manifest(folder)['step'],
+        step=step,
         checkpoint_sha256=checkpoint.checkpoint_sha256(params),
-        predictors=build_task(config).predictors,
+        predictors=predictors,
         params=params,
         extra=extra,
     )
@@ -240,7 +316,7 @@ def _beside(path: pathlib.Path) -> str:
 class _CallableModule(types.ModuleType):
     """Python binds a submodule over its package's function of that name; either may be called."""
 
-    def __call__(self, path: str | os.PathLike, step: int | None = None) -> Model | Pretrained:
+    def __call__(self, path: str | os.PathLike, step: int | None = None) -> Run | Pretrained:
         return load(path, step)
 
 

@@ -1,5 +1,6 @@
-"""What precedes the first step of a run: its folder, data, tokenizer and beginnings."""
+"""What precedes the first step of a run: its folder, data, tokenizer, stages and beginnings."""
 
+import dataclasses
 import importlib.metadata
 import json
 import pathlib
@@ -8,21 +9,89 @@ import re
 import sys
 import tempfile
 import urllib.parse
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import tqdm
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from alm_jax import config as config_lib
 from alm_jax import distributed
 from alm_jax.config import ConfigError
-from alm_jax.data import location, sources
+from alm_jax.data import loader, location, sources
 from alm_jax.data.hygiene import leaks
 from alm_jax.interop import packaged_weights
+from alm_jax.tasks import build_task
 from alm_jax.text.language_tokenizer import LanguageTokenizer
 from alm_jax.text.tokenizer import Tokenizer
-from alm_jax.training import checkpoint
+from alm_jax.training import checkpoint, optimizer, param_names, param_sharding, sharding, state
+from alm_jax.training import stages as stages_lib
+from alm_jax.training.stages import Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A stage with all that is known of it before anything begins.
+
+    Attributes:
+      stage: which.
+      task: with its model and predictors.
+      front_end: of the task, as ``data.loader`` takes it.
+      specs: the arrays of each kind of batch.
+      init: () -> (params, extra), the task's own beginning.
+      optimizer: of what the stage trains.
+      planned: shapes and dtypes of the state.
+      placement: their shardings.
+    """
+
+    stage: Stage
+    task: Any
+    front_end: dict[str, Any]
+    specs: list[dict[str, Any]]
+    init: Callable[[], tuple[Any, Any]]
+    optimizer: optimizer.Optimizer
+    planned: state.TrainState
+    placement: Any
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """How many parameters are trained, and how many are frozen."""
+        trained, frozen = self.optimizer.split(self.planned.params)
+        return tuple(sum(x.size for x in jax.tree.leaves(part)) for part in (trained, frozen))
+
+
+def prepare(
+    stage: Stage, mesh: Mesh, tokenizer: Tokenizer | None = None, scratch: Sequence[str] = ()
+) -> Prepared:
+    """Plans a stage; nothing is computed.
+
+    Args:
+      stage: whose config may get a narrower ``freeze``.
+      mesh: of all stages.
+      tokenizer: of the task; None where no text is read.
+      scratch: from ``parts_from_scratch``.
+
+    Raises:
+      ConfigError: what the user can mend, naming the stage.
+    """
+    config = stage.config
+    with stages_lib.named(stage.name):
+        sharding.check_batch_size(config.batch_size, mesh, micro_batches=config.micro_batches)
+        task = build_task(config, tokenizer=tokenizer, mesh=mesh)
+        front_end = {'sampling_rate': task.sampling_rate, 'window_samples': task.window_samples}
+        specs = loader.batch_specs(config, **front_end)
+
+        def init():
+            return task.init(jax.random.key(config.seed), specs[-1])
+
+        shapes = jax.eval_shape(init)[0]
+        train_from_scratch(config, scratch, shapes)
+        adamw = optimizer.make_optimizer(config, shapes, first_step=stage.start)
+        planned = state.abstract(init, adamw)
+        placement = param_sharding.of_state(planned, mesh, config.sharding.params)
+    return Prepared(stage, task, front_end, specs, init, adamw, planned, placement)
 
 
 def make_workdir(workdir: str) -> pathlib.Path:
@@ -47,6 +116,10 @@ def use_own_data(config: ConfigDict, folder: str, captions: str) -> None:
         raise ConfigError('--data FOLDER needs --captions FILE.csv with columns file,caption.')
     entry = {'folder': folder, 'captions': captions}
     config.data.train = ({**entry, 'split': 'train'},)
+    config.stages = tuple(
+        {key: value for key, value in dict(stage).items() if key not in ('data.train', 'evals')}
+        for stage in config.stages
+    )
     query = urllib.parse.urlencode({'captions': captions, 'split': 'validation'})
     name = f'folder:{folder}?{query}'
     data_dir = location.data_dir(config.data.dir)
@@ -75,6 +148,25 @@ def checkpoint_to_continue(config: ConfigDict, workdir: pathlib.Path) -> pathlib
 
     found = distributed.from_first(find)  # the others may see a file of it later, or another one
     return pathlib.Path(found) if found else None
+
+
+def open_data(stages: Sequence[Stage]) -> list[sources.Source]:
+    """The training data of all stages, told of.
+
+    Raises:
+      ConfigError: it cannot be opened, or holds recordings that an evaluator of its stage is scored
+        on.
+    """
+    found = []
+    for stage in stages:
+        with stages_lib.named(stage.name):
+            opened, mixture = loader.open_mixture(stage.config)
+            refuse_leaks(stage.config, opened)
+        for source, weight in zip(opened, mixture.weights):
+            of = f' of {stage.name}' * bool(stage.name)
+            say(f'data{of}: {source.name}, {len(source)} records, weight {weight:g}')
+        found += opened
+    return found
 
 
 def refuse_leaks(config: ConfigDict, opened: list[sources.Source]) -> None:
@@ -117,15 +209,13 @@ def make_tokenizer(
     return kind.load(folder, *lengths)
 
 
-def train_what_starts_from_scratch(
-    config: ConfigDict, found: pathlib.Path | None, names: Iterable[str]
-) -> None:
-    """Takes parts whose packaged weights cannot be had out of ``init_from`` and ``freeze``.
+def parts_from_scratch(config: ConfigDict, found: pathlib.Path | None) -> list[str]:
+    """Takes parts whose packaged weights cannot be had out of ``config.init_from``, and names them.
 
-    Random weights are of no use frozen. A run that goes on keeps to what it began with, as its
-    config.json tells, whatever can be had by now.
+    A run that goes on keeps to what it began with, as its config.json tells, whatever can be had by
+    now.
     """
-    began = None
+    began, missing = None, []
     if found and (file := found.parent.parent / 'config.json').is_file():
         began = json.loads(file.read_text())['init_from']
     for part, source in dict(config.init_from).items():
@@ -140,17 +230,33 @@ def train_what_starts_from_scratch(
         except packaged_weights.WeightsUnavailable as error:
             say(f'{part} STARTS FROM SCRATCH and is trained: {error}')
             config.init_from = {p: s for p, s in config.init_from.items() if p != part}
-            others = [name for name in names if not name.startswith(part + '/')]
-            narrowed = [rf'^(?!{part}/).*?(?:{regex})' for regex in config.freeze]
-            config.freeze = tuple(r for r in narrowed if any(re.search(r, n) for n in others))
+            missing.append(part)
+    return missing
 
 
-def write_run_files(workdir: pathlib.Path, config: ConfigDict, task: Any, table: str) -> None:
+def train_from_scratch(config: ConfigDict, parts: Sequence[str], params: Any) -> None:
+    """Takes ``parts`` out of ``config.freeze``: random weights are of no use frozen."""
+    names = param_names.flatten_canonical(params)
+    for part in parts:
+        others = [name for name in names if not name.startswith(part + '/')]
+        narrowed = [rf'^(?!{part}/).*?(?:{regex})' for regex in config.freeze]
+        config.freeze = tuple(r for r in narrowed if any(re.search(r, n) for n in others))
+
+
+def write_run_files(
+    workdir: pathlib.Path, config: ConfigDict, prepared: Sequence[Prepared]
+) -> None:
     """config.json, env.json, sharding.txt, tokenizer: what ``alm_jax.load`` and a reader need."""
     if jax.process_index():
         return
+    predictors = prepared[0].task.predictors
     (workdir / 'config.json').write_text(config_lib.to_json(config))
-    (workdir / 'sharding.txt').write_text(table)
+    tables = [
+        f'stage {one.stage.name}\n' * bool(one.stage.name)
+        + param_sharding.table(one.planned, one.placement)
+        for one in prepared
+    ]
+    (workdir / 'sharding.txt').write_text('\n'.join(tables))
     packages = ('jax', 'flax', 'optax', 'orbax-checkpoint', 'grain', 'numpy', 'soxr', 'soundfile')
     environment = {
         'python': platform.python_version(),
@@ -158,13 +264,14 @@ def write_run_files(workdir: pathlib.Path, config: ConfigDict, task: Any, table:
         'devices': [str(device) for device in jax.devices()],
         'processes': jax.process_count(),
         'packages': {name: importlib.metadata.version(name) for name in packages},
-        'front_end_sha256': task.predictors.front_end_sha256,
+        'front_end_sha256': predictors.front_end_sha256,
     }
     (workdir / 'env.json').write_text(json.dumps(environment, indent=1, sort_keys=True) + '\n')
-    task.predictors.tokenizer.save(workdir / 'tokenizer')
+    predictors.tokenizer.save(workdir / 'tokenizer')
 
 
 def say(text: str) -> None:
-    """One line of the run's story, from the first process alone."""
+    """One line of the run's story, from the first process alone, above a progress bar."""
     if text and jax.process_index() == 0:
-        print(text, file=sys.stderr, flush=True)
+        tqdm.tqdm.write(text, file=sys.stderr)
+        sys.stderr.flush()

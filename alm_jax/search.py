@@ -15,7 +15,7 @@ from absl import flags
 
 from alm_jax import config as config_lib
 from alm_jax.config import ConfigError
-from alm_jax.load import Model, load_run
+from alm_jax.load import Model, load_towers
 
 _COLUMNS = ('path', 'duration', 'caption', 'embedding')
 
@@ -41,7 +41,7 @@ def model_of(index: str, metadata: dict[str, str], workdir: str = '') -> Model:
     Raises:
       ConfigError: it is not in ``workdir`` (default: the run named in the index).
     """
-    model = load_run(workdir or metadata['workdir'], int(metadata['step']))
+    model = load_towers(workdir or metadata['workdir'], int(metadata['step']))
     if model.checkpoint_sha256 != metadata['checkpoint_sha256']:
         raise ConfigError(
             f'index {index} was made by checkpoint {metadata["checkpoint_sha256"][:12]} of '

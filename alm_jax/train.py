@@ -25,17 +25,15 @@ from alm_jax.evals import report, result
 from alm_jax.evals.build import build_evaluators
 from alm_jax.interop import init_from
 from alm_jax.run_setup import say
-from alm_jax.tasks import build_task
 from alm_jax.training import (
     checkpoint,
     goodput,
     metrics,
-    optimizer,
-    param_names,
     param_sharding,
     preemption,
     profile,
     sharding,
+    stages,
     state,
     step,
     step_clock,
@@ -64,93 +62,54 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
     config_lib.validate(config)
     watch = watchdog.Watchdog(config.watchdog_seconds)
     mesh = sharding.make_mesh(config.mesh)
-    sharding.check_batch_size(config.batch_size, mesh, micro_batches=config.micro_batches)
-    opened, mixture = loader.open_mixture(config)
     found = run_setup.checkpoint_to_continue(config, workdir)
-    tokenizer = run_setup.make_tokenizer(config, opened, found)
-    task = build_task(config, tokenizer=tokenizer, mesh=mesh)
-    front_end = {'sampling_rate': task.sampling_rate, 'window_samples': task.window_samples}
-    specs = loader.batch_specs(config, **front_end)
-    evaluators = build_evaluators(config, task.predictors)
-    run_setup.refuse_leaks(config, opened)
+    scratch = run_setup.parts_from_scratch(config, found)
+    curriculum = stages.of(config)
+    saved = checkpoint.read_manifest(found) if found else {'step': 0, **stages.entries(config, 0)}
+    stages.check_begun(config, saved)
+    begin = stages.number_at(config, saved['step'])
+    opened = run_setup.open_data(curriculum)
     say(f'{jax.device_count()} {jax.devices()[0].platform} device(s), mesh {dict(mesh.shape)}')
-    for source, weight in zip(opened, mixture.weights):
-        say(f'data: {source.name}, {len(source)} records, weight {weight:g}')
 
-    # ------------------------------------------------------------------ state: shapes, then values
-    def init():
-        return task.init(jax.random.key(config.seed), specs[-1])
+    # ------------------------------------------------------------------ every stage, as shapes
+    prepared, evaluators = [], []
+    for stage in curriculum:
+        tokenizer = run_setup.make_tokenizer(stage.config, opened, found)
+        prepared.append(run_setup.prepare(stage, mesh, tokenizer, scratch))
+        with stages.named(stage.name):
+            evaluators.append(build_evaluators(stage.config, prepared[-1].task.predictors))
+            stages.check_shapes(*(one.planned.params for one in prepared[-2:]))
 
-    shapes = jax.eval_shape(init)[0]
-    run_setup.train_what_starts_from_scratch(config, found, param_names.flatten_canonical(shapes))
-    adamw = optimizer.make_optimizer(config, shapes)
-    planned = state.abstract(init, adamw)
-    placement = param_sharding.of_state(planned, mesh, config.sharding.params)
+    # ------------------------------------------------------------------ state: the values
+    first = prepared[begin]
     if found:
-        start = checkpoint.restore(found, param_sharding.abstract(planned, placement))
+        planned = param_sharding.abstract(first.planned, first.placement)
+        current = checkpoint.restore(found, planned)
     else:
-        params, extra = jax.jit(init, out_shardings=(placement.params, placement.extra))()
+        placed = (first.placement.params, first.placement.extra)
+        params, extra = jax.jit(first.init, out_shardings=placed)()
         params, extra, told = init_from.initialise(
             params,
             extra,
             config.init_from,
             location.data_dir(config.data.dir),
-            embed_text=task.predictors.embed_text,
+            embed_text=getattr(first.task.predictors, 'embed_text', None),
         )
         say(str(told))
-        create = jax.jit(lambda p, e: state.create(p, e, adamw), out_shardings=placement)
-        start = create(params, extra)
+        adamw = first.optimizer
+        create = jax.jit(lambda p, e: state.create(p, e, adamw), out_shardings=first.placement)
+        current = create(params, extra)
         del params, extra
+    first_step = int(current.step)
     say(f'state: {found or "init_from" * bool(config.init_from) or "scratch"}')
-    counts = {True: 0, False: 0}
-    for tree, trained in zip(adamw.split(start.params), (True, False)):
-        counts[trained] = sum(leaf.size for leaf in jax.tree.leaves(tree))
-    say(f'parameters: {counts[True]:,} trained, {counts[False]:,} frozen')
 
     # ------------------------------------------------------------------ a workdir that stands alone
     distributed.check_equal('config', config_lib.to_json(config))
     distributed.check_equal('tokenizer', tokenizer.sha256)
-    run_setup.write_run_files(workdir, config, task, param_sharding.table(planned, placement))
-    jitted = step.make_train_step(
-        task,
-        adamw,
-        seed=config.seed,
-        mesh=mesh,
-        placement=placement,
-        micro_batches=config.micro_batches,
-    )
-    first_step, data_step = int(start.step), int(start.data_step)
+    run_setup.write_run_files(workdir, config, prepared)
     profiled = profile.window(config, first_step, profile_steps)
-    with usage.phase('compile'):
-        train_step = step.compile_shapes(jitted, start, specs, mesh)
-    made = loader.batches(
-        config,
-        **front_end,
-        tokenizer=tokenizer,
-        start_step=data_step,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-        quarantine=workdir / bad_records.file_of(jax.process_index()),
-    )
-    batches = DevicePrefetch(made, lambda batch: sharding.put_batch(batch, mesh))
-
-    # ------------------------------------------------------------------ the loop
-    current = start
-    clock = step_clock.StepClock(
-        config.batch_size,
-        usage,
-        watch,
-        model_flops=step_clock.model_flops(task, adamw, planned, specs),
-        peak_flops=step_clock.peak_flops(jax.devices()),
-    )
-    startup = usage.started(first_step)
-    say(
-        f'compiled for {len(specs)} kind(s) of batch in {startup["compile_seconds"]:.0f} s, '
-        f'ready after {startup["start_up_seconds"]:.0f} s more'
-    )
     with (
         contextlib.closing(watch),
-        contextlib.closing(batches),
         checkpoint.Checkpointer(
             workdir,
             keep=config.checkpoint.keep,
@@ -162,37 +121,89 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
         profile.Profiler(workdir, profiled) as profiler,
         preemption.heard() as asked_to_end,
     ):
-        for now in range(first_step + 1, config.steps + 1):
-            if now == profiler.first:
-                profiler.start(current)
-            with jax.profiler.StepTraceAnnotation('train', step_num=now):
-                with clock.waiting():
-                    batch = next(batches)
-                current, numbers = train_step(current, batch)
-            clock.stepped(numbers, batch)
-            bar.update()
-            last = now == config.steps or asked_to_end(now)
-            if now % config.log_every == 0 or last or now == first_step + 1:
-                scalars = metrics.to_host(numbers)
-                rates = clock.rates() | (startup if now == first_step + 1 else {})
-                scalars |= {f'train/{name}': rate for name, rate in rates.items()}
-                scalars['train/bad_records'] = distributed.total(made.skipped)
-                writer.write(now, scalars)
-                metrics.show(bar, scalars)
-            if now % config.checkpoint.every == 0 or last:
-                with clock.excluded('checkpoint'):
-                    saver.save(current)
-            due = {n: e for n, e in evaluators.items() if e.due(now, config.steps)}
-            if due:
-                with clock.excluded('evaluation'):
-                    evaluate(due, current, workdir, writer, bar)
-            if now == profiler.last:
-                with clock.excluded('profile'):
-                    page = profiler.stop(current, train_step.programs.values())
-                say(f'\n{page}')
-                if profile_steps:
-                    break
-            if last:
+        for number in range(begin, len(prepared)):
+            # ---------------------------------------------------------- a stage: state, step, data
+            one, stage = prepared[number], curriculum[number]
+            trained, frozen = one.parameters
+            say(f'{stage}: parameters: {trained:,} trained, {frozen:,} frozen')
+            if int(current.step) >= stage.stop:
+                continue  # the checkpoint is of its end
+            with usage.phase(goodput.COMPILE):
+                if one is not first:
+                    current, new = stages.hand_off(
+                        current, one.init, one.optimizer, one.planned, one.placement
+                    )
+                    say('\n'.join(f'  {name} is new and starts from its init' for name in new))
+                jitted = step.make_train_step(
+                    one.task,
+                    one.optimizer,
+                    seed=config.seed,
+                    mesh=mesh,
+                    placement=one.placement,
+                    micro_batches=stage.config.micro_batches,
+                )
+                train_step = step.compile_shapes(jitted, current, one.specs, mesh)
+            made = loader.batches(
+                stage.config,
+                **one.front_end,
+                vectors_of_frames=getattr(one.task, 'vectors_of_frames', None),
+                tokenizer=one.task.predictors.tokenizer,
+                start_step=int(current.data_step),
+                process_index=jax.process_index(),
+                process_count=jax.process_count(),
+                quarantine=workdir / bad_records.file_of(jax.process_index()),
+            )
+            batches = DevicePrefetch(made, lambda batch: sharding.put_batch(batch, mesh))
+            clock = step_clock.StepClock(
+                stage.config.batch_size,
+                usage,
+                watch,
+                model_flops=step_clock.model_flops(one.task, one.optimizer, one.planned, one.specs),
+                peak_flops=step_clock.peak_flops(jax.devices()),
+            )
+            startup = usage.started(int(current.step))
+            say(
+                f'compiled for {len(one.specs)} kind(s) of batch in '
+                f'{startup["compile_seconds"]:.0f} s, ready after '
+                f'{startup["start_up_seconds"]:.0f} s more'
+            )
+            writer.stage = stage.name
+            bar.set_description_str(stage.name, refresh=False)
+
+            # ---------------------------------------------------------- the loop
+            with contextlib.closing(batches):
+                for now in range(int(current.step) + 1, stage.stop + 1):
+                    if now == profiler.first:
+                        profiler.start(current)
+                    with jax.profiler.StepTraceAnnotation('train', step_num=now):
+                        with clock.waiting():
+                            batch = next(batches)
+                        current, numbers = train_step(current, batch)
+                    clock.stepped(numbers, batch)
+                    bar.update()
+                    last = now == stage.stop or asked_to_end(now)
+                    if now % config.log_every == 0 or last or startup:
+                        scalars = metrics.to_host(numbers)
+                        rates, startup = clock.rates() | startup, {}
+                        scalars |= {f'train/{name}': rate for name, rate in rates.items()}
+                        scalars['train/bad_records'] = distributed.total(made.skipped)
+                        writer.write(now, scalars)
+                        metrics.show(bar, scalars)
+                    if now % config.checkpoint.every == 0 or last:
+                        with clock.excluded('checkpoint'):
+                            kept = bool(config.stages) and now == stage.stop
+                            saver.save(current, kept=kept, **stages.entries(config, number))
+                    due = {n: e for n, e in evaluators[number].items() if e.due(now, stage.stop)}
+                    if due:
+                        with clock.excluded('evaluation'):
+                            evaluate(due, current, workdir, writer, bar)
+                    if now == profiler.last:
+                        with clock.excluded('profile'):
+                            page = profiler.stop(current, train_step.programs.values())
+                        say(f'\n{page}')
+                    if last or (profile_steps and now == profiler.last):
+                        break
+            if int(current.step) < stage.stop or (profile_steps and now == profiler.last):
                 break
         watch.enter('end')
 

@@ -25,6 +25,8 @@ from alm_jax.training import checkpoint, optimizer, state
 # they start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+sys.path.insert(0, str(pathlib.Path(__file__).parent))  # where tests find train_program
+
 # label -> recordings of the package minetest-data; cuts of one recording differ after the dot.
 RECORDINGS = {
     'breaking glass': [f'default_break_glass.{i}' for i in (1, 2, 3)],

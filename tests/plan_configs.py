@@ -1,5 +1,7 @@
 """Prints, for the configs named as arguments, what their step takes, as JSON; compiles nothing.
 
+An argument is the path of a config, or PATH@STAGE.
+
 A topology's devices are stood in for by as many forced ones of this machine. With 'compile' as the
 first argument they are its own, and the report and the arguments of the compiled step come beside.
 """
@@ -13,7 +15,7 @@ import jax
 
 from alm_jax import compile as compile_lib
 from alm_jax import config as config_lib
-from alm_jax.training import sharding
+from alm_jax.training import sharding, stages
 from alm_jax.training.perf import hlo_text, report, topology
 
 
@@ -37,8 +39,10 @@ def compiled(planned, where):
     return {'report': report.of_program(program, planned.flops, where, 0.0), 'taken': taken}
 
 
-def plan(path, with_compiler):
-    config = config_lib.experiment(path).get_config()
+def plan(argument, with_compiler):
+    path, _, name = argument.partition('@')
+    whole = config_lib.experiment(path).get_config()
+    (config,) = (stage.config for stage in stages.of(whole) if stage.name == name)
     where = topology.describe(config.topology) if with_compiler else None
     devices = where.devices if where else jax.devices()[: number(config.topology)]
     planned = compile_lib.program(config, sharding.make_mesh(config.mesh, devices))

@@ -8,7 +8,7 @@ import numpy as np
 from alm_jax.config import ConfigError
 from alm_jax.evals import records, shares
 from alm_jax.evals.metrics.retrieval import similarity
-from alm_jax.load import load_run
+from alm_jax.load import load_towers
 
 
 class TrainingCaptions:
@@ -42,7 +42,7 @@ class TrainingCaptions:
         Raises:
           ConfigError: no such run, or one that does not embed.
         """
-        model = load_run(two_tower)
+        model = load_towers(two_tower)
         if not hasattr(model.predictors, 'embed_audio'):
             raise ConfigError(f'evals.two_tower: {two_tower} is no run of two towers.')
         texts = sorted(self._counted)

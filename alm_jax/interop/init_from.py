@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import pathlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors import numpy as safetensors_numpy
 
 from alm_jax import config as config_lib
 from alm_jax.interop import name_tables, packaged_weights, pretrained, tensor_files
+from alm_jax.training import checkpoint
 from alm_jax.training.param_names import flatten_canonical, unflatten_canonical
 
 PACKAGED = 'packaged:'
@@ -27,6 +29,8 @@ EXTRA = 'batch_stats/'  # prefix, in weight files, of names that live in that co
 @dataclasses.dataclass
 class Report:
     """What ``initialise`` did; names are canonical and start with the part ('audio/...').
+
+    As text, the layers of a stack that share a fate are one line: 'text/layers/*/attn/...'.
 
     Attributes:
       loaded: names set from weights.
@@ -42,8 +46,8 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f'init_from: {len(self.loaded)} arrays loaded.']
-        lines += [f'  {name}: not in the weights, starts from scratch' for name in self.missing]
-        lines += [f'  {name}: in the weights, not in the model' for name in self.unused]
+        lines += [f'  {n}: not in the weights, starts from scratch' for n in _folded(self.missing)]
+        lines += [f'  {n}: in the weights, not in the model' for n in _folded(self.unused)]
         lines += [f'  {part} STARTS FROM SCRATCH: {why}' for part, why in self.scratch.items()]
         return '\n'.join(lines)
 
@@ -66,11 +70,12 @@ def initialise(
       params: parameter tree whose first level are the parts; jax or numpy arrays. Stacked layers
         are matched by their canonical names.
       extra: other collections ({'batch_stats': {part: ...}}), or {}.
-      spec: part -> 'packaged:yamnet', 'packaged:minilm', 'packaged:whisper_tiny_en', a
-        safetensors file or a folder with one, in our names or those of a Hugging Face BertModel, or
-        a folder that ``from_pretrained`` reads; or, for a linear projection, 'identity' or
-        'class_names:yamnet'. Of a whole system's weights the part is taken that fits best, such as
-        Whisper's encoder.
+      spec: part, or a part of one ('audio/whisper') -> 'packaged:yamnet', 'packaged:minilm',
+        'packaged:smollm2', 'packaged:whisper_tiny_en', a safetensors file or a folder with one, in
+        our names or those of a Hugging Face BertModel, a folder that ``from_pretrained`` reads, or
+        a workdir or checkpoint of a run; or, for a linear projection, 'identity' or
+        'class_names:yamnet'. Of a run the part of the same name is taken, of any other whole
+        system's weights the one that fits best, such as Whisper's encoder.
       data_dir: where packaged weights are cached.
       embed_text: (params, extra, texts) -> [texts, d], for class names; they are embedded after all
         else is in place.
@@ -86,7 +91,9 @@ def initialise(
     flat = flatten_canonical(params)
     flat |= {EXTRA + key: v for key, v in flatten_canonical(extra.get('batch_stats', {})).items()}
     for part, source in sorted(spec.items(), key=lambda item: item[1].startswith(CLASS_NAMES)):
-        config_lib.choose(params, part, where='init_from')
+        if not _names(flat, part):
+            hint = config_lib.did_you_mean(part, list(params))
+            raise config_lib.ConfigError(f'config.init_from has {part!r}, no part. {hint}')
         try:
             if source == IDENTITY:
                 weights = {KERNEL: np.eye(*_kernel_shape(flat, part))}
@@ -96,12 +103,20 @@ def initialise(
                 name = source.removeprefix(CLASS_NAMES)
                 weights = _class_name_head(name, data_dir, embed, _kernel_shape(flat, part), part)
             else:
-                weights = _part_that_fits(_read(source, data_dir), _names(flat, part))
+                weights = _part_that_fits(_read(source, data_dir), part, _names(flat, part))
         except packaged_weights.WeightsUnavailable as error:
             report.scratch[part] = str(error)
             continue
         flat |= _fitting(flat, _under(part, weights), part, source, report)
     return *_trees(flat, params, extra), report
+
+
+def _folded(names: Sequence[str]) -> list[str]:
+    """'layers/*/up/kernel (30)' for those of layers that differ in their numbers alone."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(re.sub(r'/\d+/', '/*/', name), []).append(name)
+    return [f'{n} ({len(own)})' if len(own) > 1 else own[0] for n, own in alike.items()]
 
 
 def _trees(flat: Mapping[str, Any], params: Any, extra: Any) -> tuple[Any, Any]:
@@ -160,14 +175,21 @@ def _names(flat: Mapping[str, Any], part: str) -> set[str]:
     return {name.replace(part + '/', '', 1) for name in found}
 
 
-def _part_that_fits(weights: Mapping[str, np.ndarray], ours: set[str]) -> Mapping[str, np.ndarray]:
-    """The weights, or those under one of their first names ('encoder/') when more of these fit."""
+def _part_that_fits(
+    weights: Mapping[str, np.ndarray], own: str, ours: set[str]
+) -> Mapping[str, np.ndarray]:
+    """The weights, or those under one of their first names ('encoder/') when more of these fit.
+
+    Where as many fit, those under the part's ``own`` name are taken.
+    """
     tops = sorted({name.removeprefix(EXTRA).partition('/')[0] for name in weights})
-    parts = [weights]
+    tops = sorted({*tops, own}, key=lambda top: top != own)
+    parts = []
     for top in tops:
         prefixes = (f'{top}/', f'{EXTRA}{top}/')
         within = {n: w for n, w in weights.items() if n.startswith(prefixes)}
         parts.append({name.replace(f'{top}/', '', 1): w for name, w in within.items()})
+    parts.append(weights)
     return max(parts, key=lambda part: len(ours.intersection(part)))
 
 
@@ -197,6 +219,10 @@ def _read(source: str, data_dir: pathlib.Path) -> dict[str, np.ndarray]:
         path = packaged_weights.fetch(source.removeprefix(PACKAGED), data_dir)
     else:
         path = pathlib.Path(source).expanduser()
+    if (path / 'checkpoints').is_dir() or (path / checkpoint.MANIFEST).is_file():
+        params, extra = checkpoint.load_params(checkpoint.resolve(path))
+        statistics = flatten_canonical(extra.get('batch_stats', {}))
+        return flatten_canonical(params) | {EXTRA + n: value for n, value in statistics.items()}
     if _is_of_a_family(path):
         model = pretrained.from_pretrained(path, dtype=None)
         return flatten_canonical({**model.params, **model.extra})

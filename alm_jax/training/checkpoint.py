@@ -39,7 +39,8 @@ class Checkpointer:
     """Saves the states of one run; use as a context manager, or ``close``.
 
     After each save only that checkpoint and the newest complete ones before it, ``keep`` in all,
-    stay. Anything else under ``checkpoints/`` (torn writes, a later step of an abandoned run) goes.
+    stay, and of those before it what was saved as ``kept``. Anything else under ``checkpoints/``
+    (torn writes, a later step of an abandoned run) goes.
     """
 
     def __init__(self, workdir: str | os.PathLike, *, keep: int, **context: Any):
@@ -57,8 +58,14 @@ class Checkpointer:
         self._thread = concurrent.futures.ThreadPoolExecutor(1, 'checkpoint')
         self._finishing: concurrent.futures.Future | None = None
 
-    def save(self, state: TrainState) -> None:
-        """Starts to save; returns when ``state`` may be donated. Waits for the save before it."""
+    def save(self, state: TrainState, *, kept: bool = False, **context: Any) -> None:
+        """Starts to save; returns when ``state`` may be donated. Waits for the save before it.
+
+        Args:
+          state: of the run.
+          kept: whether it stays, however many come after it.
+          **context: more JSON values for the manifest.
+        """
         self.wait()
         step, data_step = int(state.step), int(state.data_step)
         path = self._folder / str(step)
@@ -68,7 +75,9 @@ class Checkpointer:
             'data_step': data_step,
             'tree': _spec(items),
             'versions': {name: _version(name) for name in PACKAGES},
+            'kept': kept,
             **self._context,
+            **context,
         }
         # The old manifest must not vouch for a folder that is being written again.
         if jax.process_index() == 0:
@@ -109,7 +118,11 @@ class Checkpointer:
         partial.write_text(json.dumps(manifest, indent=1, sort_keys=True) + '\n')
         partial.replace(path / MANIFEST)
         complete = [step for step in _steps(self._folder) if step <= manifest['step']]
-        kept = {str(step) for step in complete[: self._keep]}
+        kept = {
+            str(step)
+            for rank, step in enumerate(complete)
+            if rank < self._keep or read_manifest(self._folder / str(step)).get('kept')
+        }
         for entry in self._folder.iterdir():
             if entry.name not in kept:
                 shutil.rmtree(entry)

@@ -20,6 +20,7 @@ import jax
 
 FILE = 'goodput.json'
 STEPS, DATA_WAIT, LOST, START, OTHER = 'steps', 'data_wait', 'lost', 'start_up', 'other'
+COMPILE = 'compile'
 
 
 class Goodput:
@@ -40,6 +41,7 @@ class Goodput:
         self._before = sum(self._seconds.values())
         self._step, self._steps = kept.get('step', 0), kept.get('steps', 0)
         self._commands = kept.get('commands', 0) + 1
+        self._compiled = self._seconds.get(COMPILE, 0.0)  # up to the last start
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -52,12 +54,12 @@ class Goodput:
             self.write()
 
     def started(self, step: int) -> dict[str, float]:
-        """Ends the start of this command, which goes on from ``step``.
+        """Ends the start of this command, or of a stage, which goes on from ``step``.
 
         Steps after it that earlier commands had booked are lost, at the mean time of a step.
 
         Returns:
-          'start_up_seconds' and 'compile_seconds' of this command.
+          'start_up_seconds' and 'compile_seconds' of this start.
         """
         lost = min(max(self._step - step, 0), self._steps)
         if lost:
@@ -66,10 +68,11 @@ class Goodput:
             self._seconds[LOST] = self._seconds.get(LOST, 0.0) + seconds
             self._steps -= lost
         self._step = step
-        compiling = sum(self._seconds.values()) - self._before
-        self.book(START, self._unbooked())
+        start = self._unbooked()
+        compiled = self._seconds.get(COMPILE, 0.0)
+        compiling, self._compiled = compiled - self._compiled, compiled
+        self.book(START, start)
         self.write()
-        start = time.perf_counter() - self._began - compiling
         return {'start_up_seconds': start, 'compile_seconds': compiling}
 
     def book(self, name: str, seconds: float, steps: int = 0) -> None:

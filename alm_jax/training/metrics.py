@@ -19,9 +19,13 @@ class MetricsWriter:
 
     Only the first process writes. On a restart, lines of steps after the restored one are dropped,
     so that a curve has no step twice.
+
+    Attributes:
+      stage: what each line says under 'stage'; '' is nothing.
     """
 
     def __init__(self, workdir: str | os.PathLike, *, restored_step: int = 0):
+        self.stage = ''
         self._file = self._board = None
         if jax.process_index():
             return
@@ -40,7 +44,8 @@ class MetricsWriter:
             return
         values = {name: float(value) for name, value in scalars.items()}
         finite = {name: v if math.isfinite(v) else None for name, v in values.items()}
-        self._file.write(json.dumps({'step': int(step), **finite}) + '\n')
+        of = {'step': int(step)} | ({'stage': self.stage} if self.stage else {})
+        self._file.write(json.dumps(of | finite) + '\n')
         self._file.flush()
         for name, value in values.items():
             self._board.add_scalar(name, value, step)

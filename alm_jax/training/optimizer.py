@@ -102,12 +102,13 @@ def select(condition: jax.Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def make_optimizer(config: ConfigDict, params: Any) -> Optimizer:
-    """The optimizer of an experiment.
+def make_optimizer(config: ConfigDict, params: Any, *, first_step: int = 0) -> Optimizer:
+    """The optimizer of an experiment, or of a stage of one.
 
     Args:
       config: reads ``optimizer``, ``freeze``, ``steps`` and ``compute_dtype``.
       params: a parameter tree, concrete or abstract.
+      first_step: at which the schedule begins.
 
     Raises:
       ConfigError: a regex matches no parameter, nothing is left to train, or the schedule's name
@@ -133,8 +134,9 @@ def make_optimizer(config: ConfigDict, params: Any) -> Optimizer:
         optax.scale_by_adam(b1=options.b1, b2=options.b2, eps=options.eps),
         _decay_and_rates(_by_path(decay), _by_path(rates)),
     )
+    schedule = make_schedule(options, config.steps)
     return Optimizer(
-        schedule=make_schedule(options, config.steps),
+        schedule=lambda step: schedule(step - first_step),
         transform=transform,
         frozen=_by_path(frozen),
         frozen_dtype=jnp.dtype(config.compute_dtype),

@@ -17,6 +17,7 @@ import jax
 from ml_collections import ConfigDict
 
 from alm_jax.config import ConfigError
+from alm_jax.training import stages
 from alm_jax.training.perf import breakdown, op_scopes, trace
 
 WARM_UP = 3  # steps of a command before those that --profile_steps takes
@@ -28,21 +29,27 @@ def window(config: ConfigDict, first_step: int, profile_steps: int = 0) -> tuple
     Args:
       config: of which ``profile`` counts where ``profile_steps`` is 0.
       first_step: that the state has already.
-      profile_steps: how many steady ones.
+      profile_steps: how many steady ones, of one stage.
 
     Raises:
       ConfigError: so few steps are left.
     """
+    curriculum = stages.of(config)
     if not profile_steps:
-        return tuple(config.profile) or (0, 0)
-    first, last = first_step + WARM_UP + 1, first_step + WARM_UP + profile_steps
-    if profile_steps < 0 or last > config.steps:
-        raise ConfigError(
-            f'--profile_steps is {profile_steps}, for which the run must go on to step {last}, '
-            f'after {WARM_UP} to warm up. It is at {first_step} of config.steps = {config.steps}: '
-            'use another --workdir, or more steps.'
-        )
-    return first, last
+        first, last = tuple(config.profile) or (0, 0)
+        if any(first <= stage.stop < last for stage in curriculum):
+            raise ConfigError(f'config.profile is {config.profile}; trace steps of one stage.')
+        return first, last
+    needed = WARM_UP + profile_steps
+    for stage in curriculum:
+        begin = max(first_step, stage.start)
+        if profile_steps > 0 and begin + needed <= stage.stop:
+            return begin + WARM_UP + 1, begin + needed
+    raise ConfigError(
+        f'--profile_steps is {profile_steps}, for which the run must go on to step '
+        f'{first_step + needed}, after {WARM_UP} to warm up, within a stage. It is at {first_step} '
+        f'of config.steps = {config.steps}: use another --workdir, or more steps.'
+    )
 
 
 class Profiler:

@@ -165,3 +165,21 @@ def test_leaves_keep_dtype_and_sharding(tmp_path):
     for new, old in zip(jax.tree.leaves(started), jax.tree.leaves(params), strict=True):
         assert (new.shape, new.dtype, new.sharding) == (old.shape, old.dtype, old.sharding)
     assert (started['text']['layers']['attn']['kernel'][1] == 7).all()
+
+
+def test_parts_of_a_run_or_a_checkpoint(tiny_run, model, tmp_path):
+    zeros = jax.tree.map(np.zeros_like, model.params)
+    spec = {'text': str(tiny_run), 'audio/layers': str(tiny_run / 'checkpoints' / '2')}
+    params, _, report = init_from.initialise(zeros, {}, spec, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, params['text'], model.params['text'])
+    jax.tree.map(
+        np.testing.assert_array_equal, params['audio']['layers'], model.params['audio']['layers']
+    )
+    assert not np.any(params['audio']['patches']['kernel'])
+    assert not report.missing + report.unused
+
+
+def test_layers_that_share_a_fate_are_one_line(tmp_path):
+    source = save(tmp_path, embedding__embedding=np.ones((5, 3), np.float32))
+    _, _, report = init_from.initialise(tree(), {}, {'text': source}, tmp_path)
+    assert '  text/layers/*/attn/kernel (2): not in the weights' in str(report)
