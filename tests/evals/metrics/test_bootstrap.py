@@ -68,3 +68,23 @@ def test_one_recording_has_no_interval():
 def test_intervals_repeat():
     first, again = (bootstrap.recording_weights(list('abcab')) for _ in range(2))
     assert (first == again).all()
+
+
+def test_a_paired_difference_is_that_of_each_resample_and_narrower():
+    rng = np.random.default_rng(2)
+    hard = rng.random(60)  # what both systems find hard
+    ids = rng.integers(0, 30, 60).astype(str)
+    left, right = hard + 0.1 * rng.random(60), hard + 0.1 * rng.random(60) - 0.05
+
+    def of(values):
+        return lambda w: {'score': bootstrap.weighted_mean(values, w), 'other': w.sum(-1)}
+
+    found = bootstrap.paired(of(left), lambda w: {'score': of(right)(w)['score']}, ids)
+    assert set(found) == {'score', 'score_ci95'}
+    assert found['score'] == pytest.approx(left.mean() - right.mean())
+    weights = bootstrap.recording_weights(ids)
+    each = [np.average(left, weights=w) - np.average(right, weights=w) for w in weights]
+    expected = bootstrap.interval(np.array(each), left.mean() - right.mean())
+    np.testing.assert_allclose(found['score_ci95'], expected, atol=1e-12)
+    alone = bootstrap.scored(of(left), ids)['score_ci95']
+    assert np.diff(found['score_ci95']) < np.diff(alone) / 3
