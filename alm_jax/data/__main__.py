@@ -30,6 +30,12 @@ _BLOCK_TEXT = flags.DEFINE_bool('block_text', False, 'leaks: block records of eq
 _N = flags.DEFINE_integer('n', 24, 'inspect: examples to listen to.', lower_bound=0)
 _SEED = flags.DEFINE_integer('seed', 0, 'inspect: chooses the examples.')
 _STEPS = flags.DEFINE_integer('steps', 1000, 'dry_run: batches.', lower_bound=1)
+_VECTORS = flags.DEFINE_float(
+    'vectors_a_second',
+    25.0,
+    'dry_run of a model that writes: vectors of audio that it gets; 25 of Qwen2-Audio.',
+    lower_bound=0.0,
+)
 
 
 def leaks(names: Sequence[str]) -> None:
@@ -105,7 +111,7 @@ def dry_run(names: Sequence[str]) -> None:
         raise ConfigError('give --config FILE[:args], such as configs/clap/tiny.py.')
     if _DATA_DIR.value:
         config.data.dir = _DATA_DIR.value
-    print(runs.dry_run(config, _STEPS.value), end='')
+    print(runs.dry_run(config, _STEPS.value, _VECTORS.value), end='')
 
 
 _SPLITS = ('train', 'validation', 'test')

@@ -106,10 +106,16 @@ class Planned:
     lost: float
 
 
-def dry_run(config: ConfigDict, steps: int) -> str:
+def dry_run(config: ConfigDict, steps: int, vectors_a_second: float = 25.0) -> str:
     """Makes ``steps`` batches of a config and says what they are.
 
     A record that cannot be used is counted with its reason, however many there are.
+
+    Args:
+      config: see ``alm_jax.config.base``.
+      steps: batches.
+      vectors_a_second: how many a model gets of audio, in rows of dialogues: no model is built, so
+        it is not known here.
 
     Raises:
       ConfigError: whatever the user can mend.
@@ -126,7 +132,7 @@ def dry_run(config: ConfigDict, steps: int) -> str:
     if config.data.text.dialogue:
         tokenizer, counted = dry_run_dialogues.tokenizer(config, _captions(opened))
         longest = max(loader.window_lengths(config, **options))
-        table = dry_run_dialogues.vectors_of_frames(front_end, longest)
+        table = dry_run_dialogues.vectors_of_frames(front_end, longest, vectors_a_second)
         options |= {'tokenizer': tokenizer, 'vectors_of_frames': table}
         opened, mixture = loader.open_mixture(config, dialogue_rows.build(config, **options))
     else:
@@ -138,7 +144,7 @@ def dry_run(config: ConfigDict, steps: int) -> str:
         reasons = _reasons(bad)
     planned = _planned(config, steps, opened, mixture)
     if config.data.text.dialogue:
-        texts = batches.dialogues.lines(tokenizer, counted)
+        texts = batches.dialogues.lines(tokenizer, counted, vectors_a_second)
     else:
         texts = _text_lines(batches, counted)
     lines = [

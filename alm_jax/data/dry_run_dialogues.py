@@ -13,8 +13,6 @@ from alm_jax.data import location
 from alm_jax.data.dialogue_tokens import AUDIO
 from alm_jax.text.language_tokenizer import LanguageTokenizer
 
-# No model is built, so how many vectors it makes of a clip is not known: that of Qwen2-Audio.
-VECTORS_A_SECOND = 25
 _SHOWN = 2000  # characters of the row that is shown
 
 
@@ -31,11 +29,13 @@ def tokenizer(config: ConfigDict, captions: Iterable[str]) -> tuple[LanguageToke
     return LanguageTokenizer.train(captions), f'the captions, as {missing}'
 
 
-def vectors_of_frames(front_end: FrontEnd, window_samples: int) -> np.ndarray:
-    """int32 [frames + 1]: VECTORS_A_SECOND, begun ones counted."""
+def vectors_of_frames(
+    front_end: FrontEnd, window_samples: int, vectors_a_second: float
+) -> np.ndarray:
+    """int32 [frames + 1]: vectors of audio of so many frames, begun ones counted."""
     frames = np.arange(front_end.num_frames(window_samples) + 1)
     seconds = frames * front_end.hop_length / front_end.sampling_rate
-    return np.ceil(seconds * VECTORS_A_SECOND).astype(np.int32)
+    return np.ceil(seconds * vectors_a_second).astype(np.int32)
 
 
 @dataclasses.dataclass
@@ -65,7 +65,7 @@ class Sequences:
         names = ('token_ids', 'segments', 'loss_mask')
         self.first = self.first or {name: batch[name][0].copy() for name in names}
 
-    def lines(self, tokenizer: LanguageTokenizer, whose: str) -> list[str]:
+    def lines(self, tokenizer: LanguageTokenizer, whose: str, vectors_a_second: float) -> list[str]:
         """What to print."""
         total = self.places.total()
         shares = [
@@ -76,7 +76,7 @@ class Sequences:
         return [
             f'places    {length} of a row, tokens of {whose}: {", ".join(shares)}; '
             f'{self.sequences / self.rows:.2f} dialogues a row',
-            f'vectors   of audio are taken to be {VECTORS_A_SECOND} a second: no model is built',
+            f'vectors   of audio: {vectors_a_second:g} a second (--vectors_a_second)',
             'a row     [vectors of audio], and what is to be predicted in «»:',
             *(f'  {line}' for line in self._shown(tokenizer)[:_SHOWN].splitlines()),
         ]

@@ -74,9 +74,10 @@ def _qwen_audio(turns: Sequence[Marked], style: Style) -> str:
     heard = code or 'unknown'
     written = []
     for t in turns:
-        if style.task in _TAGS and not t.has_clips:
-            start, task, form = _TAGS[style.task]
-            text = heard if style.task == 'transcription' else 'en'
+        kind = style.task or ('' if t.is_said else 'captioning')
+        if kind in _TAGS and not t.has_clips:
+            start, task, form = _TAGS[kind]
+            text = heard if kind == 'transcription' else 'en'
             tags = [start, heard, task, text, 'notimestamps', *([form] if form else [])]
             asked = ''.join(f'<|{tag}|>' for tag in tags)
         else:

@@ -106,6 +106,12 @@ def test_tags_of_qwen_audio(task, language, tags):
     assert shown(pieces) == f'<audio>[0]</audio>{tags}«A dog.<|im_end|>»'
 
 
+def test_who_asks_nothing_of_qwen_audio_gets_a_caption():
+    dialogue = Dialogue('qwen_audio', BYTES)
+    assert '<|caption|>' in shown(dialogue.pieces([('', None)]))
+    assert '<|question|>Loud?<|answer|>' in shown(dialogue.pieces([('Loud?', None)]))
+
+
 def test_audio_flamingo3():
     assert shown(Dialogue('audio_flamingo3', BYTES).pieces(TWO[:1])) == (
         '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n'
