@@ -69,6 +69,10 @@ def encode(
             before = run
         ids += found
         is_answer += [predicted and not is_clip] * len(found)
+    if not ids or is_answer[0]:  # nothing to predict it from, where audio is no part of the text
+        tokenizer = dialogue.tokenizer
+        ids.insert(0, tokenizer.control[tokenizer.begin or tokenizer.end])
+        is_answer.insert(0, False)
     return Encoded(np.array(ids, np.int32), np.array(is_answer, bool), tuple(clips))
 
 

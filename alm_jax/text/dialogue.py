@@ -27,7 +27,8 @@ from alm_jax.text.language_tokenizer import LanguageTokenizer
 SLOT = re.compile(r'<(?:audio|sound|speech)(?:-(\d+))?>')
 _MARK = '\ue000{}\ue001'  # of a private area of Unicode; stands for piece number {}
 _MARKED = re.compile('\ue000(\\d+)\ue001')
-# What templates of models that hear write for a clip.
+# Templates of models that hear ask which parts of a message are audio, and write this for a clip.
+_HEARS = re.compile(r'[\'"]audio')
 _AUDIO_TOKEN = re.compile(r'<\|AUDIO\|>|<\|audio\|>|<sound>|<audio>|\[AUDIO\]')
 # What templates take for today: batches may not depend on the day they are made.
 _TODAY = datetime.datetime(2024, 7, 26)
@@ -158,19 +159,20 @@ class Dialogue:
             messages.append(('assistant', turn.answer))
         if add_generation_prompt:
             messages.pop()
-        hears = 'audio' in self.tokenizer.chat_template
+        numbers = [number for _, content in messages for number in content]
+        hears = bool(_HEARS.search(self.tokenizer.chat_template))
         written = chat_template.render(
             self.tokenizer.chat_template,
-            [{'role': r, 'content': _content(own, numbers, hears)} for r, numbers in messages],
+            [{'role': role, 'content': _content(own, said, hears)} for role, said in messages],
             special_tokens=self.tokenizer.special_tokens,
             add_generation_prompt=add_generation_prompt,
             now=_TODAY,
             name=f'the chat template of {self.tokenizer.name}',
         )
-        clips = iter([n for n in (n for _, ns in messages for n in ns) if own[n].clip is not None])
         if hears:
-            written = _AUDIO_TOKEN.sub(lambda _: _MARK.format(next(clips, -1)), written)
-        if [int(n) for n in _MARKED.findall(written)] != [n for _, ns in messages for n in ns]:
+            clips = iter([number for number in numbers if own[number].clip is not None])
+            written = _AUDIO_TOKEN.sub(lambda _: _MARK.format(next(clips, len(own))), written)
+        if [*map(int, _MARKED.findall(written))] != numbers:
             raise ConfigError(
                 f'{self.tokenizer.name}: the chat template does not write all that it is given, '
                 'once and in order. Choose another config.data.text.dialogue.'

@@ -38,6 +38,19 @@ def test_what_is_predicted_by_hand():
     assert made.clips == (0,)
 
 
+def test_an_answer_without_a_prompt_follows_the_end_of_another():
+    """As of a model whose audio is no part of the text."""
+    plain = Dialogue('plain', BYTES)
+    end = BYTES.control['<|im_end|>']
+    made = encode(plain, [('', 'A dog')], [0])
+    assert made.token_ids.tolist() == [end, *BYTES._full.encode('A dog').ids, end]
+    assert made.loss_mask.tolist() == [False] + [True] * (len(made.loss_mask) - 1)
+    assert encode(plain, [('', None)], [0]).token_ids.tolist() == [end]
+    assert encode(Dialogue('plain', PIECES), [('', None)], [0]).token_ids.tolist() == [
+        PIECES.control['<s>']
+    ]
+
+
 def test_clips_take_their_places():
     made = encode(Dialogue('plain', BYTES), [('<audio-2> or <audio-1>', 'x')], [1, 2])
     assert made.clips == (1, 0)

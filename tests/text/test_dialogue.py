@@ -47,6 +47,38 @@ def test_a_template_that_hears():
     )
 
 
+def test_a_template_that_says_audio_but_does_not_hear():
+    tokenizer = chat_templates.byte_level(chat_templates.CHATML.replace('You help', 'audio help'))
+    assert '[0]What is it?' in shown(Dialogue('chat', tokenizer).pieces(TWO))
+
+
+def test_a_template_that_writes_audio_of_its_own():
+    """Its token would have no clip."""
+    template = chat_templates.HEARING + '<|AUDIO|>'
+    with pytest.raises(ConfigError, match='does not write all that it is given'):
+        Dialogue('chat', chat_templates.byte_level(template, ['<|AUDIO|>']))
+
+
+def test_a_template_that_thinks():
+    """Only in the last answer are there thoughts; they are the model's to write."""
+    tokenizer = chat_templates.byte_level(chat_templates.THINKING)
+    assert shown(Dialogue('chat', tokenizer).pieces(TWO)) == (
+        '<|im_start|>user\n[0]What is it?<|im_end|>\n'
+        '<|im_start|>assistant\n«A dog.<|im_end|>»\n'
+        '<|im_start|>user\nHow many?<|im_end|>\n'
+        '<|im_start|>assistant\n«<think>\n\n</think>\n\nOne.<|im_end|>»\n'
+    )
+
+
+def test_roles_of_other_names():
+    special = ['<start_of_turn>', '<end_of_turn>']
+    tokenizer = chat_templates.sentence_piece(chat_templates.RENAMED, special)
+    assert shown(Dialogue('chat', tokenizer).pieces(TWO[:1])) == (
+        '<s><start_of_turn>user\n[0]What is it?<end_of_turn>\n'
+        '<start_of_turn>model\n«A dog.<end_of_turn>»\n'
+    )
+
+
 def test_brackets():
     """Nothing but a space separates the answer from the prompt, so that it is the answer's."""
     assert shown(Dialogue('chat', VICUNA).pieces(TWO)) == (
