@@ -7,7 +7,7 @@ import pytest
 from describers import Loudness
 
 from alm_jax.config import ConfigError
-from alm_jax.evals import records, result
+from alm_jax.evals import hearing, records, result
 from alm_jax.evals.answers_page import write_page
 from alm_jax.evals.build import build_evaluators
 from alm_jax.evals.captioning import Captioning
@@ -111,6 +111,23 @@ def test_partners_are_of_the_nearest_length():
     )
     # The fifth has the label of the first and the source of the second; the last is alone.
     np.testing.assert_array_equal(found, [1, 0, 3, 2, -1, -1])
+
+
+def test_the_shares_of_three_processes_make_the_whole(monkeypatch, system, read):
+    asked = [
+        hearing.Asked(lambda record=record: [(record['audio'], record['rate'])], [('What?', None)])
+        for record in read
+    ]
+    whole = hearing.answers(system, {}, {}, asked, 8)
+    parts = []
+    monkeypatch.setattr('jax.process_count', lambda: 3)
+    monkeypatch.setattr(hearing.distributed, 'gather_bytes', lambda mine: parts.append(mine) or [])
+    for process in range(3):
+        monkeypatch.setattr('jax.process_index', lambda process=process: process)
+        hearing.answers(system, {}, {}, asked, 8)
+    monkeypatch.setattr(hearing.distributed, 'gather_bytes', lambda mine: parts)
+    assert hearing.answers(system, {}, {}, asked, 8) == whole
+    assert len(set(map(len, parts))) > 1  # 17 do not divide by 3
 
 
 def test_what_is_not_computed_is_said_by_name(found):
