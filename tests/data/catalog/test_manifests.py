@@ -2,11 +2,13 @@
 
 import json
 
+import chat_templates
 import pytest
 
 from alm_jax.config import ConfigError
 from alm_jax.data.catalog import audio_flamingo2, conversations, manifests, salmonn, slam_llm
 from alm_jax.data.catalog.recordings import recording_id
+from alm_jax.text.dialogue import Dialogue
 
 LONG = 13  # a recording of more than a second
 
@@ -104,6 +106,21 @@ def test_conversations_keep_where_each_of_several_clips_stands(skills_dir, items
         ('And <sound-2>, now?', 'A dog, not rain.', 0),
         ('<sound-1>\n<sound-2>\nWhich is louder?', 'The second.', 1),
     ]
+
+
+def test_conversations_are_written_with_clips_in_their_places(skills_dir, items_of):
+    items = items_of(conversations.DATASET, skills_dir)
+    (pair,) = (item for item in items.values() if len(item.audio) == 2)
+    dialogue = Dialogue('audio_flamingo3', chat_templates.byte_level())
+    written = []
+    for number in range(2):
+        own = [(question, answer) for question, answer, n in turns(pair) if n == number]
+        pieces = dialogue.pieces(own, 2)
+        texts = [f'[{p.clip}]' if p.text == '' else p.text for p in pieces]
+        written.append(''.join(texts).partition('<|im_start|>user\n')[2])
+    assert written[0].startswith('[0]\nWhat is it?<|im_end|>')
+    assert '<|im_start|>user\nAnd [1], now?<|im_end|>' in written[0]
+    assert written[1].startswith('[0]\n[1]\nWhich is louder?<|im_end|>')
 
 
 def test_conversations_with_a_clip_missing_are_missing(skills_dir, items_of):
