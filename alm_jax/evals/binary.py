@@ -15,7 +15,7 @@ from alm_jax.config import ConfigError
 from alm_jax.data.inputs import entries
 from alm_jax.evals import answers_page
 from alm_jax.evals import result as result_lib
-from alm_jax.load import Model, complete_steps, load_run
+from alm_jax.load import Run, complete_steps, load_run, load_towers
 from alm_jax.training import checkpoint
 
 
@@ -73,7 +73,7 @@ def _main(evaluator: type, given: Any) -> None:
 def _loaded(evaluator: type, path: str, step: int | None) -> Any:
     if jax.process_count() > 1:
         return load_run(*_agreed(path, step))
-    return getattr(evaluator, 'load', load_run)(path, step)
+    return getattr(evaluator, 'load', load_towers)(path, step)
 
 
 def _agreed(path: str, step: int | None) -> tuple[str, int | None]:
@@ -94,7 +94,7 @@ class Evaluation:
         self._given = dict(map(_parsed, options))
         self._evaluator: Any = None
 
-    def __call__(self, model: Model) -> result_lib.EvalResult:
+    def __call__(self, model: Run) -> result_lib.EvalResult:
         """Evaluates ``model``; the config's entry of this name says what is not given here."""
         out = self._out or model.workdir
         if not out:
@@ -153,7 +153,7 @@ def _test_split(config: config_lib.ConfigDict) -> str:
     return entries.name_of(config.data.train[0], 'test')
 
 
-def watch(workdir: str, evaluate: Callable[[Model], Any], poll_seconds: float = 5.0) -> None:
+def watch(workdir: str, evaluate: Callable[[Run], Any], poll_seconds: float = 5.0) -> None:
     """Evaluates each complete checkpoint, oldest first, up to that of the run's last step.
 
     A checkpoint that the run deletes before it is read is named and left out. Ctrl-C ends it.

@@ -43,8 +43,6 @@ class TrainingCaptions:
           ConfigError: no such run, or one that does not embed.
         """
         model = load_towers(two_tower)
-        if not hasattr(model.predictors, 'embed_audio'):
-            raise ConfigError(f'evals.two_tower: {two_tower} is no run of two towers.')
         texts = sorted(self._counted)
         state = model.predictors, model.params, model.extra
         scores = similarity(
