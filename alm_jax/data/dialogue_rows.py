@@ -15,7 +15,7 @@ from alm_jax.data import dialogue_tokens, row_keys, transforms
 from alm_jax.data.captions import TextError
 from alm_jax.data.clips import Record
 from alm_jax.data.dialogue_tokens import Encoded
-from alm_jax.data.row_text import group_hash
+from alm_jax.data.row_text import group_hash, text_of
 from alm_jax.data.transforms import ToWindow
 from alm_jax.data.treatment import LONGEST_RESPONSE
 from alm_jax.text.dialogue import Dialogue
@@ -90,13 +90,14 @@ class ToDialogues:
 
         (0, 1) of a record without a usable text.
         """
-        longest, clips = 0, 1
+        found, clips = {}, 1
         for key in range(_DRAWS):
             with contextlib.suppress(TextError, AudioError):
                 text, clips = self.window.planned(example, key)
-                encoded = self._encoded(text, [example], [0] * clips)
-                longest = max(longest, len(encoded.token_ids))
-        return longest, clips
+                if (said := text_of(text)) not in found:
+                    encoded = self._encoded(text, [example], [0] * clips)
+                    found[said] = len(encoded.token_ids)
+        return max(found.values(), default=0), clips
 
     def vectors(self, num_samples: Any) -> np.ndarray:
         """int [...]: vectors of audio of clips of so many samples."""

@@ -106,7 +106,7 @@ class Dialogue:
             raise DialogueError('every turn but the last needs a response.')
         own, rounds = placed(turns, clips)
         if self.format == 'chat':
-            marked, prompt = self._chat(own, rounds), self._generation_prompt()
+            marked, prompt = self._chat(own, rounds), self._generation_prompt
         else:
             form = FORMATS[self.format]
             style = Style(self.tokenizer.begin, self.tokenizer.end, task, language)
@@ -179,6 +179,7 @@ class Dialogue:
             )
         return written
 
+    @functools.cached_property
     def _generation_prompt(self) -> str:
         """What the chat template writes between an instruction and an answer."""
         if 'add_generation_prompt' not in self.tokenizer.chat_template:
