@@ -31,7 +31,8 @@ def reference(query, key, value, mask, *, scale, causal, window):
         allowed &= j > i - window
     allowed = jnp.broadcast_to(allowed, scores.shape)
     if mask is not None:
-        allowed &= mask[:, None, None]
+        pairs = mask.dtype != bool
+        allowed &= (mask[:, :, None] == mask[:, None])[:, None] if pairs else mask[:, None, None]
     scores = jnp.where(allowed, scores, -jnp.inf)
     none = ~allowed.any(axis=-1, keepdims=True)
     scores = jnp.where(none, 0.0, scores)
@@ -41,14 +42,19 @@ def reference(query, key, value, mask, *, scale, causal, window):
 
 
 def drawn(t, s, heads, kv_heads, size, masked, dtype):
-    """(query, key, value, mask, cotangent); of a mask, row 1 has no key and the last few holes."""
+    """(query, key, value, mask, cotangent); of a mask, row 1 has no key and the last few holes.
+
+    ``masked`` may be 'segments'.
+    """
     keys = jax.random.split(jax.random.key(t + s), 5)
     shapes = [(3, t, heads, size), (3, s, kv_heads, size), (3, s, kv_heads, size)]
     query, key, value = (
         jax.random.normal(k, shape, jnp.float32).astype(dtype) for k, shape in zip(keys, shapes)
     )
     mask = None
-    if masked:
+    if masked == 'segments':  # row 1 is one, others several
+        mask = jnp.cumsum(jax.random.bernoulli(keys[3], 0.02, (3, s)), axis=1).at[1].set(0)
+    elif masked:
         mask = (
             jax.random.bernoulli(keys[3], 0.7, (3, s)).at[1].set(False).at[0, : s // 4].set(False)
         )
@@ -80,6 +86,10 @@ CASES = {
     'causal': ({'t': 600, 's': 600, 'heads': 2, 'kv_heads': 1, 'size': 16}, {'causal': True}),
     'causal_masked': (
         {'t': 300, 's': 300, 'heads': 2, 'kv_heads': 2, 'size': 16, 'masked': True},
+        {'causal': True},
+    ),
+    'segments': (
+        {'t': 300, 's': 300, 'heads': 2, 'kv_heads': 1, 'size': 16, 'masked': 'segments'},
         {'causal': True},
     ),
     'window': (
@@ -132,7 +142,11 @@ def test_the_kernel_of_tpus_in_bfloat16():
 @pytest.mark.parametrize('case', CASES)
 def test_the_plain_form_is_attention(case):
     plain = functools.partial(attention_plain.attend, bias=None, softcap=None)
-    assert_equal_to_reference(plain, *CASES[case], jnp.float32, 1e-5)
+
+    def plain_of_pairs(*arrays, **options):
+        return attention_kernels._of_pairs(functools.partial(plain, **options))(*arrays)
+
+    assert_equal_to_reference(plain_of_pairs, *CASES[case], jnp.float32, 1e-5)
 
 
 @pytest.mark.parametrize('case', CASES)
@@ -143,7 +157,11 @@ def test_the_kernel_of_gpus_is_attention(case):
     query, _, _, mask, _ = drawn(**{'masked': False} | sizes, dtype=jnp.bfloat16)
     if not attention_cuda.can(query, mask, options.get('causal', False), options.get('window')):
         pytest.skip('cuDNN has no kernel for it, and attend takes the plain form')
-    kernel = functools.partial(attention_kernels._fused, attention_cuda.attend)
+
+    def kernel(*arrays, **options):
+        fused = functools.partial(attention_kernels._fused, attention_cuda.attend, **options)
+        return attention_kernels._of_pairs(fused)(*arrays)
+
     assert_equal_to_reference(kernel, sizes, options, jnp.bfloat16, 2e-2)
 
 
@@ -195,8 +213,9 @@ def test_what_a_kernel_cannot_or_should_not_do_is_plain(asked):
         {'t': 512, 's': 1500},
         {'causal': True},
         {'causal': True, 'window': 128, 'dtype': jnp.float32},
+        {'causal': True, 'mask': jax.ShapeDtypeStruct((2, 1024), jnp.int32)},
     ],
-    ids=['self', 'memory', 'causal', 'window'],
+    ids=['self', 'memory', 'causal', 'window', 'segments'],
 )
 def test_long_attention_has_a_form_for_tpus(asked):
     assert 'tpu' in branches(**asked)
@@ -204,6 +223,7 @@ def test_long_attention_has_a_form_for_tpus(asked):
 
 def test_cpus_keep_no_scores_but_of_short_attention():
     assert 'cpu' in branches(t=77)
+    assert 'cpu' in branches(mask=jax.ShapeDtypeStruct((2, 1024, 1024), bool))
     assert 'cpu' not in branches(t=50)
     assert 'cpu' not in branches(t=1, s=4096)
     assert 'cpu' not in branches(bias=jnp.zeros((1, 4, 1, 1)))
@@ -212,7 +232,8 @@ def test_cpus_keep_no_scores_but_of_short_attention():
 def test_cudnn_computes_in_two_bytes_and_in_heads_of_eights():
     def can(size, dtype, t=64, masked=False, causal=False, window=None):
         query = jax.ShapeDtypeStruct((2, t, 4, size), dtype)
-        mask = jnp.ones((2, t), bool) if masked else None
+        mask = masked if masked is not True else jnp.ones((2, t), bool)
+        mask = None if mask is False else mask
         return attention_cuda.can(query, mask, causal, window)
 
     assert can(64, jnp.bfloat16)
@@ -223,6 +244,9 @@ def test_cudnn_computes_in_two_bytes_and_in_heads_of_eights():
     assert not can(256, jnp.bfloat16)
     assert not can(64, jnp.bfloat16, t=63, masked=True, causal=True)
     assert not can(64, jnp.bfloat16, masked=True, causal=True, window=8)
+    assert can(64, jnp.bfloat16, masked=jnp.ones((2, 64), jnp.int32), causal=True)
+    assert can(64, jnp.bfloat16, masked=jnp.ones((2, 64, 80), bool))
+    assert not can(64, jnp.bfloat16, masked=jnp.ones((2, 64, 81), bool))
 
 
 def test_cudnn_gets_the_allowed_keys_first_in_their_order():

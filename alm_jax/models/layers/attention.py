@@ -78,7 +78,8 @@ class MultiHeadAttention(nn.Module):
         Args:
           x_btd: [b, t, d].
           mask_bs: bool [b, s], or [b, t, s], or None for all positions. A row without any True
-            attends evenly, so a wholly padded row stays finite.
+            attends evenly, so a wholly padded row stays finite. Or int [b, t], segments: a
+            position attends to those of its own number.
           memory_bsd: what keys and values are made of, [b, s, e]; None is ``x_btd``.
           bias_bhts: added to the scores, broadcast to [b, heads, t, s].
           rope_btd: (cos, sin), float32 [b or 1, t, rotated size] each; see ``layers.rotary``.

@@ -29,10 +29,10 @@ def can(query, mask, causal: bool, window: int | None) -> bool:
     t, _, size = query.shape[1:]
     if query.dtype not in (jnp.bfloat16, jnp.float16) or size % 8 or size > LARGEST_HEAD:
         return False
-    if mask is None or not causal:
+    if mask is None or (mask.ndim == 2 and not causal and mask.dtype == jnp.bool_):
         return True
     # The mask is then a bias, which excludes a window and asks for even lengths.
-    return window is None and t % 2 == 0
+    return window is None and t % 2 == 0 and mask.shape[-1] % 2 == 0
 
 
 def attend(query, key, value, mask=None, *, scale, causal, window):
@@ -40,20 +40,21 @@ def attend(query, key, value, mask=None, *, scale, causal, window):
 
     Args:
       query, key, value: see there; as many queries as keys with ``causal``.
-      mask: bool [b, s] or None.
+      mask: bool [b, s], bool [b, t, s] or None.
       scale, causal, window: see there.
 
     Returns:
       [b, t, heads, d]. Queries that may attend to nothing give finite numbers without meaning.
     """
     lengths = None
-    if mask is not None and not causal:
+    if mask is not None and mask.ndim == 2 and not causal:
         # cuDNN knows lengths; without an order among keys, those allowed can all come first.
         key, value, lengths = _allowed_first(key, value, mask)
         mask = None
     if mask is not None:
-        b, s = mask.shape
-        mask = jnp.broadcast_to(mask[:, None, None], (b, 1, query.shape[1], s))
+        mask = mask[:, None] if mask.ndim == 3 else mask[:, None, None]
+        b, s = mask.shape[0], mask.shape[-1]
+        mask = jnp.broadcast_to(mask, (b, 1, query.shape[1], s))
     return jax.nn.dot_product_attention(
         query,
         key,

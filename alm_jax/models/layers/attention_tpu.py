@@ -25,7 +25,7 @@ def attend(query, key, value, mask=None, *, scale, causal, window, interpret=Fal
 
     Args:
       query, key, value: see there; as many queries as keys with ``causal``.
-      mask: bool [b, s] or None.
+      mask: bool [b, s], int [b, t] (segments), or None.
       scale, causal, window: see there.
       interpret: runs anywhere, slowly.
 
@@ -44,7 +44,10 @@ def attend(query, key, value, mask=None, *, scale, causal, window, interpret=Fal
         interpret=interpret,
     )
     segments, axes = None, None
-    if mask is not None or columns > s:
+    if mask is not None and mask.dtype != jnp.bool_:
+        own = jnp.pad(mask.astype(jnp.int32), ((0, 0), (0, rows - t)), constant_values=-1)
+        segments, axes = splash.SegmentIds(own, own), splash.SegmentIds(0, 0)
+    elif mask is not None or columns > s:
         # Keys of segment 1 are those that queries, which are all of it, may attend to.
         allowed = jnp.ones((1, s), bool) if mask is None else mask
         allowed = jnp.pad(allowed.astype(jnp.int32), ((0, 0), (0, columns - s)))

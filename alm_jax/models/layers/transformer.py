@@ -150,7 +150,8 @@ class TransformerBlock(nn.Module):
 
         Args:
           x_btd: [b, t, d].
-          mask_bt: bool [b, t], positions that may be attended to; None is all.
+          mask_bt: bool [b, t], positions that may be attended to; None is all. See
+            MultiHeadAttention for other masks.
           bias_bhts, rope_btd: see MultiHeadAttention.
           memory_bsd, memory_mask_bs: what ``cross`` attends to, [b, s, e] and bool [b, s].
           cache: (index, {'attn': {'key', 'value'}, 'cross_attn': the same or left out}), one
@@ -281,7 +282,8 @@ def _of_layer(axes, inputs, layer: int):
         return inputs
     if isinstance(axes, tuple):
         return tuple(_of_layer(a, i, layer) for a, i in zip(axes, inputs))
-    return jax.tree.map(lambda leaf: leaf[layer], inputs)
+    # A list is of a cache that has its layers apart.
+    return jax.tree.map(lambda x: x[layer], inputs, is_leaf=lambda x: isinstance(x, list))
 
 
 def unroll(params: Mapping[str, Any]) -> dict[str, Any]:

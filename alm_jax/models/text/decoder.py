@@ -9,6 +9,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
+from alm_jax.models.gated_cross_attention import Gated, gated_stack
 from alm_jax.models.layers import kv_cache
 from alm_jax.models.layers.dense import Dense, Embedding, LowRank
 from alm_jax.models.layers.rotary import Rope
@@ -98,8 +99,11 @@ class Decoder(nn.Module):
         token_mask_bt=None,
         *,
         embeddings_btd=None,
+        segments_bt=None,
+        prefix_bt=None,
         positions_bt=None,
         cache: kv_cache.Cache | None = None,
+        gated: Gated | None = None,
         logits_at_bn=None,
         train: bool = False,
     ) -> dict[str, Any]:
@@ -113,8 +117,14 @@ class Decoder(nn.Module):
           token_mask_bt: bool [b, t]; None is all.
           embeddings_btd: [b, t, d], taken as they are where ``token_ids_bt`` is negative, or
             everywhere when there are no token ids.
-          positions_bt: int32 [b, t]; by default the number of tokens before.
+          segments_bt: int32 [b, t], instead of a mask: which of several sequences in a row a
+            position belongs to, 0 being padding. Each is as it would be by itself; its positions
+            are neighbours. With a cache a row is one sequence, and only what is 0 counts.
+          prefix_bt: bool [b, t], positions that see each other both ways (prefix-LM, Raffel et al.
+            2020, section 3.2.1), within their segment; None is none.
+          positions_bt: int32 [b, t]; by default the number of tokens before, in the segment.
           cache: of ``empty_cache`` or of the call before; this call's positions come after it.
+          gated: blocks that attend to a memory, between the layers.
           logits_at_bn: int32 [b, n], the positions of this call whose logits are wanted; None is
             all. n may be 0.
           train: turns dropout on (rng stream 'dropout').
@@ -125,35 +135,57 @@ class Decoder(nn.Module):
           [b, t or n, vocabulary], unless the head is 'none'; 'cache' if there was one.
 
         Raises:
-          ValueError: neither token ids nor embeddings, more positions than slots, or without a
-            cache more than there are learned ones.
+          ValueError: neither token ids nor embeddings, a mask and segments, more positions than
+            slots, or without a cache or segments more than there are learned ones.
         """
         size = self.size
         table = Embedding(size.vocabulary, size.width, name='token_embedding')()
         x = self._embed(table, token_ids_bt, embeddings_btd)
-        if token_mask_bt is None:
+        if segments_bt is not None:
+            if token_mask_bt is not None:
+                raise ValueError('Give token_mask_bt or segments_bt, not both.')
+            token_mask_bt = segments_bt > 0
+        elif token_mask_bt is None:
             token_mask_bt = jnp.ones(x.shape[:2], bool)
+        if cache is not None:
+            segments_bt = None
         extended = kv_cache.extend(cache, token_mask_bt)
         place = (extended['index'], x.shape[1])
         if positions_bt is None:
-            positions_bt = kv_cache.current(kv_cache.ordinals(extended['mask']), *place)
+            numbers = kv_cache.ordinals(extended['mask'], segments_bt)
+            positions_bt = kv_cache.current(numbers, *place)
         if size.positions:
-            if cache is None and x.shape[1] > size.positions:
+            if cache is None and segments_bt is None and x.shape[1] > size.positions:
                 raise ValueError(f'{x.shape[1]} tokens; the model has {size.positions} positions.')
             x = x + Embedding(size.positions, size.width, name='position_embedding')()[positions_bt]
         x = nn.Dropout(self.dropout, deterministic=not train)(x)
         embeddings = x.astype(self.dtype)
 
-        kinds, kind_of_layer = self._kinds(extended['mask'], place, positions_bt)
-        tokens, hidden = self._stack(train)(
-            embeddings,
-            kinds,
-            extended['index'],
-            (kind_of_layer, None if cache is None else cache['layers']),
-        )
+        # What the order of positions and one mask for all say, attention can do without pairs.
+        causal = cache is None and prefix_bt is None
+        causal &= size.window is None and size.attention_softcap is None
+
+        def mask(window):
+            if causal:
+                return token_mask_bt if segments_bt is None else segments_bt
+            return kv_cache.causal_mask(extended['mask'], *place, window, segments_bt, prefix_bt)
+
+        kinds, kind_of_layer = self._kinds(mask, positions_bt)
+        own = (kind_of_layer, None if cache is None else {'attn': cache['layers']['attn']})
+        inputs = (embeddings, kinds, extended['index'], own)
+        block = self._block(causal, train)
+        if gated is None:
+            stack = transformer_stack(size.depth, unrolled=self.unrolled, **block)
+            tokens, hidden = stack(*inputs)
+        else:
+            known = None if cache is None else cache['layers'].get('gated', {})
+            stack = gated_stack(gated, size.depth, **block)
+            tokens, hidden, made_between = stack(*inputs, known)
         outputs = {'embeddings': embeddings, 'hidden': hidden}
         if cache is not None:
             outputs['hidden'], made = hidden
+            if gated is not None:
+                made = {**made, 'gated': made_between}
             outputs['cache'] = kv_cache.advance(cache, extended, made)
         outputs['tokens'] = NORMS[size.norm](size.norm_epsilon, name='norm')(tokens)
         if size.head != 'none':
@@ -165,7 +197,8 @@ class Decoder(nn.Module):
         size = self.size
         kv_heads = size.kv_heads or size.heads
         head_dim = size.head_dim or size.width // size.heads
-        return kv_cache.empty(size.depth, batch, length, kv_heads, head_dim, self.dtype)
+        shape = (size.depth, batch, length, kv_heads, head_dim)
+        return kv_cache.empty(*shape, self.dtype, stacked=not self.unrolled)
 
     def one_by_one(self, params):
         """(module, parameters) of the same model without a stack, which decodes faster on a CPU."""
@@ -181,14 +214,24 @@ class Decoder(nn.Module):
             return x
         return jnp.where((token_ids_bt < 0)[..., None], embeddings_btd.astype(x.dtype), x)
 
-    def _kinds(self, mask_bs, place, positions_bt):
+    def head_weights(self, params) -> jax.Array:
+        """[vocabulary, d] of this module's parameters: logits are 'tokens' times these.
+
+        Then comes ``size.logit_softcap``. Raises ValueError without a head.
+        """
+        if self.size.head == 'none':
+            raise ValueError('A decoder whose head is none has no logits.')
+        if self.size.head == 'own':
+            return params['lm_head']['kernel'].T
+        return params['token_embedding']['embedding']
+
+    def _kinds(self, mask, positions_bt):
         """((mask, rotation) of each kind of layer, int32 [l] kinds or None for one kind)."""
         size = self.size
         head_dim = size.head_dim or size.width // size.heads
 
         def kind(window, rope):
-            mask = kv_cache.causal_mask(mask_bs, *place, window)
-            return mask, None if rope is None else rope.cos_sin(positions_bt, head_dim)
+            return mask(window), None if rope is None else rope.cos_sin(positions_bt, head_dim)
 
         windowed = size.windowed or (size.window is not None,) * size.depth
         of_kind = {
@@ -198,9 +241,11 @@ class Decoder(nn.Module):
         kinds = tuple(of_kind[name]() for name in sorted(set(windowed)))
         return kinds, jnp.asarray(windowed, jnp.int32) if len(kinds) == 2 else None
 
-    def _stack(self, train):
+    def _block(self, causal, train):
+        """What a stack is made of, but for the number of layers."""
         size = self.size
         attention = {
+            'causal': causal,
             'kv_heads': size.kv_heads,
             'head_dim': size.head_dim,
             'biases': size.attention_biases,
@@ -211,25 +256,23 @@ class Decoder(nn.Module):
             'softcap': size.attention_softcap,
             'lora': size.lora,
         }
-        return transformer_stack(
-            size.depth,
-            remat=self.remat,
-            kind=DecoderBlock,
-            in_axes=(nn.broadcast, nn.broadcast, 0),
-            unrolled=self.unrolled,
-            heads=size.heads,
-            mlp_width=size.mlp_width,
-            sandwich=size.sandwich,
-            norm=size.norm,
-            norm_epsilon=size.norm_epsilon,
-            activation=size.activation,
-            gated=size.gated,
-            mlp_bias=size.mlp_bias,
-            attention=FrozenDict(attention),
-            dropout=self.dropout,
-            train=train,
-            dtype=self.dtype,
-        )
+        return {
+            'remat': self.remat,
+            'kind': DecoderBlock,
+            'in_axes': (nn.broadcast, nn.broadcast, 0),
+            'heads': size.heads,
+            'mlp_width': size.mlp_width,
+            'sandwich': size.sandwich,
+            'norm': size.norm,
+            'norm_epsilon': size.norm_epsilon,
+            'activation': size.activation,
+            'gated': size.gated,
+            'mlp_bias': size.mlp_bias,
+            'attention': FrozenDict(attention),
+            'dropout': self.dropout,
+            'train': train,
+            'dtype': self.dtype,
+        }
 
     def _logits(self, table, tokens_btd, logits_at_bn):
         size = self.size
@@ -258,7 +301,7 @@ class DecoderBlock(TransformerBlock):
 
         Args:
           x_btd: [b, t, d].
-          kinds: (mask [b, t, s], rotation or None) of one or two kinds of layers.
+          kinds: (mask as MultiHeadAttention has it, rotation or None) of one or two kinds.
           index: of the cache.
           own: (which kind this layer is, or None when there is one; its part of the cache or None).
 
