@@ -6,6 +6,7 @@ a question (<|im_start|>user ...) stands in the prompt or is missing.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -15,7 +16,10 @@ import numpy as np
 
 from alm_jax.audio.log_mel import log_mel
 from alm_jax.config import ConfigError
-from alm_jax.decoding import greedy
+from alm_jax.decoding import streaming
+from alm_jax.decoding.beam import Beams
+from alm_jax.decoding.generate import GREEDY, Writer, padded
+from alm_jax.decoding.sampling import Sampling
 from alm_jax.interop import whisper
 from alm_jax.interop.language_model import LanguageModel
 from alm_jax.interop.tensor_files import read_config
@@ -23,7 +27,6 @@ from alm_jax.interop.waveforms import clips_at
 
 ROWS = 4  # windows of a batch at most; fewer go in batches of 1 or 2
 LENGTH_STEP = 500  # frames: masked windows are cut after the longest clip, at a multiple of this
-PROMPT_STEP = 32  # tokens, likewise
 SILENCE = 2  # frames behind a clip that the convolutions see
 
 
@@ -46,16 +49,20 @@ class AudioLm(LanguageModel):
     Families say by class attributes what their processors do.
 
     Calling it: (mel_bktf, num_frames_bk, token_ids_bt, token_mask_bt) -> see
-    ``models.audio_language.AudioLanguageModel``.
+    ``models.two_head.TwoHead``.
 
     Attributes:
       slot: what a prompt without a place for audio gets in front, {} being the audio's token.
+      turn: an instruction, {}, where no chat template says how dialogues are written.
+      answer: a response, {}, likewise.
       max_windows: of a clip; what is longer is cut. None is any number.
       whole: whether the log-mel is that of a clip, filled up to full windows, all of which count;
         otherwise each window has its own maximum, and only the clip's frames count.
     """
 
     slot: ClassVar[str] = '{}'
+    turn: ClassVar[str] = '{}'
+    answer: ClassVar[str] = ' {}\n'
     max_windows: ClassVar[int | None] = 1
     whole: ClassVar[bool] = False
 
@@ -74,24 +81,47 @@ class AudioLm(LanguageModel):
         """The encoder's rate in Hz; waveforms of another rate are resampled to it."""
         return self.features.front_end.sampling_rate
 
+    @property
+    def max_seconds(self) -> float:
+        """How much of a clip is heard."""
+        windows = math.inf if self.max_windows is None else self.max_windows
+        return windows * self.features.window_samples / self.sampling_rate
+
+    @property
+    def place(self) -> str:
+        """The text of the audio's token. Raises ConfigError where the tokenizer has none."""
+        token = self.tokenizer.id_to_token(self.module.audio_id)
+        if token is None:
+            raise ConfigError(
+                f'{self.folder}/tokenizer.json has no token {self.module.audio_id}, which '
+                'config.json says is the audio.'
+            )
+        return token
+
     def generate(
         self,
         waveform: np.ndarray | Sequence[np.ndarray],
-        prompt: str | Sequence[str] = '',
+        prompt: str | Sequence[str | Sequence[int]] = '',
         *,
         sampling_rate: int,
         max_tokens: int = 64,
+        sampling: Sampling = GREEDY,
+        stops: Sequence[str] = (),
+        beams: Beams | None = None,
     ) -> list[str]:
-        """Greedy answers to prompts about clips, one a prompt.
+        """Answers to prompts about clips, one a prompt.
 
         Args:
           waveform: a mono clip [n], or a list of clips; float in [-1, 1] or int16. They go to the
             places for audio in the prompts, in order.
           prompt: several, or one, which is then asked again until the clips are used up. The
             audio's token (<|AUDIO|>, <sound>, [AUDIO]) is a place for a clip; a prompt without one
-            gets ``slot`` in front.
+            gets ``slot`` in front. Of several, each may also be token ids.
           sampling_rate: of all the clips, in Hz.
           max_tokens: at most so many; a stop token ends an answer earlier.
+          sampling: how tokens are chosen; by default the likeliest.
+          stops: strings that end an answer where they begin.
+          beams: searches for the likeliest answers instead.
 
         Returns:
           The answers without special tokens.
@@ -100,14 +130,25 @@ class AudioLm(LanguageModel):
           ConfigError: no tokenizer.json or processor files; a clip that is empty, too short for one
             vector of audio or has NaN; more clips than places for them, or fewer.
         """
-        clips = clips_at(waveform, sampling_rate, self.sampling_rate)
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        rows = [self.prompt_ids(text) for text in prompts]
-        if isinstance(prompt, str):
-            rows *= max(len(clips) // self._places(rows[0]), 1)
-        heard = self.listen([self.windows(clip) for clip in clips])
-        ids = self._continued(rows, heard, max_tokens)
-        return self.tokenizer.decode_batch(ids)
+        batch = self._asked(waveform, prompt, sampling_rate)
+        options = {'max_tokens': max_tokens, 'sampling': sampling}
+        return self._written(batch, stop_strings=stops, beams=beams, **options)
+
+    def stream(
+        self,
+        waveform: np.ndarray | Sequence[np.ndarray],
+        prompt: str | Sequence[int] = '',
+        *,
+        sampling_rate: int,
+        max_tokens: int = 64,
+        sampling: Sampling = GREEDY,
+        **options,
+    ) -> Iterator[str]:
+        """``generate`` for one prompt, piece by piece; ``options`` of ``decoding.streaming``."""
+        ids, mask, first = self._asked(waveform, [prompt], sampling_rate)
+        options = {'max_tokens': max_tokens, 'sampling': sampling, 'first': first, **options}
+        for (piece,) in streaming.stream(self._writer, self.tokenizer, ids, mask, **options):
+            yield piece
 
     def generate_ids(
         self,
@@ -146,7 +187,7 @@ class AudioLm(LanguageModel):
             raise ConfigError(
                 f'input_ids have {start} places for audio; input_features give {len(vectors)}.'
             )
-        return self._answers(rows, heard, max_tokens)
+        return self._answers(self._batch(rows, heard), max_tokens)
 
     def windows(self, clip: np.ndarray) -> Windows:
         """A clip, float32 [n] at the encoder's rate, cut as the reference's processor does.
@@ -185,13 +226,7 @@ class AudioLm(LanguageModel):
         ids = self.tokenizer.encode(prompt).ids
         if self._places(ids):
             return ids
-        token = self.tokenizer.id_to_token(self.module.audio_id)
-        if token is None:
-            raise ConfigError(
-                f'{self.folder}/tokenizer.json has no token {self.module.audio_id}, which '
-                'config.json says is the audio.'
-            )
-        return self.tokenizer.encode(self.slot.format(token) + prompt).ids
+        return self.tokenizer.encode(self.slot.format(self.place) + prompt).ids
 
     @property
     def _mels(self) -> int:
@@ -214,8 +249,17 @@ class AudioLm(LanguageModel):
             for row, number in enumerate(self.module.num_vectors(np.array(frames))):
                 yield vectors[row, :number]
 
-    def _continued(self, rows, heard, max_tokens: int) -> list[list[int]]:
-        """Answers to prompts with one token a place, and to the clips for these places."""
+    def _asked(self, waveform, prompt: str | Sequence[str | Sequence[int]], sampling_rate: int):
+        """Prompts about clips as the decoder takes them."""
+        clips = clips_at(waveform, sampling_rate, self.sampling_rate)
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        rows = [self.prompt_ids(p) if isinstance(p, str) else list(p) for p in prompts]
+        if isinstance(prompt, str):
+            rows *= max(len(clips) // self._places(rows[0]), 1)
+        return self._expanded(rows, self.listen([self.windows(clip) for clip in clips]))
+
+    def _expanded(self, rows, heard):
+        """Prompts with one token a place, and the clips for these places."""
         places = sum(self._places(row) for row in rows)
         if places != len(heard):
             raise ConfigError(f'{len(heard)} clips for {places} places in {len(rows)} prompts.')
@@ -227,28 +271,20 @@ class AudioLm(LanguageModel):
                 ids += [token] * (len(next(counts)) if token == self.module.audio_id else 1)
             expanded.append(ids)
             vectors.append(np.concatenate(own))
-        return self._answers(expanded, vectors, max_tokens)
+        return self._batch(expanded, vectors)
 
-    def _answers(self, rows, vectors, max_tokens: int) -> list[list[int]]:
-        """Answers to prompts with one token a vector, and to their vectors."""
-        longest = max(len(row) for row in rows)
-        shape = (len(rows), -(-longest // PROMPT_STEP) * PROMPT_STEP)
-        ids, mask = np.zeros(shape, np.int32), np.zeros(shape, bool)
-        embeddings = np.zeros((*shape, self.module.text.size.width), np.float32)
-        for i, (row, own) in enumerate(zip(rows, vectors)):
-            ids[i, : len(row)], mask[i, : len(row)] = row, True
-            here = ids[i] == self.module.audio_id
-            embeddings[i, here], ids[i, here] = own, -1
-        tokens, count = greedy.continue_prompt(
-            self.module.text,
-            self.params['text'],
-            ids,
-            mask,
-            embeddings,
-            max_tokens=max_tokens,
-            stop_ids=self.stop_ids,
-        )
-        return [row[:n].tolist() for row, n in zip(np.asarray(tokens), np.asarray(count))]
+    def _batch(self, rows, vectors):
+        """Prompts with one token a vector, and their vectors."""
+        rows = [np.where(np.equal(row, self.module.audio_id), -1, row) for row in rows]
+        return padded(rows, vectors)
+
+    def _answers(self, batch, max_tokens: int) -> list[list[int]]:
+        ids, mask, first = batch
+        return self._writer.generate(ids, mask, max_tokens=max_tokens, first=first)
+
+    @functools.cached_property
+    def _writer(self) -> Writer:
+        return Writer(self.module.text, self.params['text'], stop_ids=self.stop_ids)
 
     @functools.cached_property
     def _program(self):

@@ -11,8 +11,8 @@ from alm_jax.interop import names
 from alm_jax.interop.families import llama, whisper
 from alm_jax.interop.family import Config
 from alm_jax.models.audio.whisper import WhisperEncoder
-from alm_jax.models.audio_language import AudioLanguageModel
 from alm_jax.models.text.decoder import Decoder
+from alm_jax.models.two_head import TwoHead
 
 TEXTS = {'llama': llama.module, 'mistral': llama.mistral, 'qwen2': llama.qwen2}
 # What the encoders' configs have for missing keys: large-v3's sizes.
@@ -51,10 +51,10 @@ def decoder(config: Config, kind: str, defaults: Mapping[str, Any] | None = None
 
 def module(
     config: Config, audio: WhisperEncoder, connector: nn.Module, text: Decoder, default_id: int
-) -> AudioLanguageModel:
+) -> TwoHead:
     """The parts together. ``default_id`` of the audio's token is for configs without one."""
     named = config.get('audio_token_id', config.get('audio_token_index'))
-    return AudioLanguageModel(audio, connector, text, default_id if named is None else named)
+    return TwoHead(audio, connector, text, default_id if named is None else named)
 
 
 def table(config: Config, connector: names.Table) -> names.Table:

@@ -23,9 +23,7 @@ from alm_jax.interop import tensor_files, whisper
 from alm_jax.interop.audio_lm import AudioLm, Windows
 
 SPEECH_HERE = '<SpeechHere>'
-# What the original writes around a question.
-SLOT = '<Speech><SpeechHere></Speech> '
-TEMPLATE = 'USER: {}\nASSISTANT:'
+TEMPLATE = 'USER: {}\nASSISTANT:'  # what the original writes around a question
 AUDIO_ID = -2  # no token of the vocabulary stands for audio
 BOS = '<s>'
 
@@ -37,6 +35,15 @@ class Salmonn(AudioLm):
     ``prompt_template`` of config.json around it, or holds <SpeechHere> and is taken as it is.
     """
 
+    slot = '<Speech>{}</Speech> '
+    place = SPEECH_HERE
+    answer = ' {}</s>'
+
+    @property
+    def turn(self) -> str:
+        """prompt_template of config.json, else the published model's."""
+        return self.config.get('prompt_template', TEMPLATE)
+
     @property
     def features(self) -> whisper.Features:
         """Of preprocessor_config.json; without one, the published model's."""
@@ -46,7 +53,7 @@ class Salmonn(AudioLm):
 
     @property
     def _mels(self) -> int:
-        return self.module.audio.speech.variant.mel_bins
+        return self.module.audio.bins[0]
 
     @property
     def stop_ids(self) -> tuple[int, ...]:
@@ -58,7 +65,7 @@ class Salmonn(AudioLm):
         clip = clip[: self.features.window_samples]
         clip = np.pad(clip, (0, max(rate - len(clip), 0)))
         mel = self.features(clip)[0]
-        patch = self.module.audio.sounds.variant.patch
+        patch = self.module.audio.encoders[1].variant.patch
         fbank = log_mel(clip[None], PRESETS['beats'])[0]
         count = min(len(fbank), len(mel)) // patch * patch
         fbank = np.pad(fbank[:count], ((0, len(mel) - count), (0, 0)))
@@ -67,7 +74,7 @@ class Salmonn(AudioLm):
     def prompt_ids(self, prompt: str) -> list[int]:
         """<s>, what is before the audio, its place, and what is after it."""
         if SPEECH_HERE not in prompt:
-            prompt = self.config.get('prompt_template', TEMPLATE).format(SLOT + prompt.strip())
+            prompt = self.turn.format(self.slot.format(self.place) + prompt.strip())
         before, *after = prompt.split(SPEECH_HERE)
         start = self.tokenizer.token_to_id(BOS)
         ids = [1 if start is None else start, *self._plain_ids(before)]

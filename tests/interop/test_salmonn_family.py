@@ -14,7 +14,8 @@ import transformers
 
 from alm_jax.interop import filling, names, pretrained, salmonn, tensor_files
 from alm_jax.interop.families import salmonn as family
-from alm_jax.models.qformer import QFormer, Size, WindowQFormer
+from alm_jax.models.connectors import QFormerConnector
+from alm_jax.models.qformer import QFormer, Size
 from alm_jax.training.param_names import flatten_canonical
 
 # What peft asks of transformers.
@@ -203,13 +204,14 @@ def test_qformer_of_the_published_size():
 def test_windows_are_those_of_torch():
     """Overlapping ones, the last vectors filling none."""
     x = np.random.default_rng(0).normal(size=(2, 23, 6)).astype(np.float32)
-    module = WindowQFormer(5, Size(width=8, depth=1, heads=2, mlp_width=8, queries=2), 4, 3)
-    variables = jax.jit(module.init)(jax.random.key(0), x)
+    module = QFormerConnector(5, Size(width=8, depth=1, heads=2, mlp_width=8, queries=2), 4, 3)
+    everything = np.ones((2, 23), bool)
+    variables = jax.jit(module.init)(jax.random.key(0), x, everything)
     apply = jax.jit(module.apply)
-    out, mask = apply(variables, x)
+    out, mask = apply(variables, x, everything)
     unfolded = torch.nn.functional.unfold(torch.tensor(x).mT[:, :, None], (1, 4), stride=(1, 3))
     cut = unfolded.reshape(2, 6, 4, -1).permute(0, 3, 2, 1).reshape(-1, 4, 6).numpy()
-    one_by_one, _ = apply(variables, cut)
+    one_by_one, _ = apply(variables, cut, np.ones(cut.shape[:2], bool))
     np.testing.assert_allclose(out, one_by_one.reshape(2, -1, 5), atol=1e-5)
     assert mask.sum() == 2 * module.num_vectors(23) == 2 * 14
 
@@ -242,7 +244,7 @@ def test_answers_are_those_of_llama_after_the_same_vectors(assembled):
     place = ids.index(salmonn.AUDIO_ID)
     assert ids[0] == 1
     assert [i for i in ids[place:] if i > 2] == [5, 6]
-    answers = model._continued([ids, ids], heard, 20)
+    answers = model._answers(model._expanded([ids, ids], heard), 20)
     embed = reference.get_input_embeddings()
     for vectors, answer in zip(heard, answers):
         before, after = (embed(torch.tensor(part)) for part in (ids[:place], ids[place + 1 :]))

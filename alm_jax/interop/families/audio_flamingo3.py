@@ -5,8 +5,8 @@ from alm_jax.interop import audio_lm_config, names
 from alm_jax.interop.audio_lm import AudioLm
 from alm_jax.interop.families.bert import ACTIVATIONS
 from alm_jax.interop.family import Config, Family
-from alm_jax.models.audio_language import AudioLanguageModel
-from alm_jax.models.connector import MlpConnector
+from alm_jax.models.connectors import MlpConnector
+from alm_jax.models.two_head import TwoHead
 
 
 class AudioFlamingo3(AudioLm):
@@ -15,7 +15,7 @@ class AudioFlamingo3(AudioLm):
     max_windows = 20
 
 
-def module(config: Config) -> AudioLanguageModel:
+def module(config: Config) -> TwoHead:
     """The model that an AudioFlamingo3Config describes."""
     audio = audio_lm_config.encoder(config, masked=True, masked_stem=False, pool=2)
     text = audio_lm_config.decoder(config, 'qwen2')

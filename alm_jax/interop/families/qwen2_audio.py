@@ -3,8 +3,8 @@
 from alm_jax.interop import audio_lm_config, names
 from alm_jax.interop.audio_lm import AudioLm
 from alm_jax.interop.family import Config, Family
-from alm_jax.models.audio_language import AudioLanguageModel
-from alm_jax.models.connector import MlpConnector
+from alm_jax.models.connectors import MlpConnector
+from alm_jax.models.two_head import TwoHead
 
 
 class Qwen2Audio(AudioLm):
@@ -13,7 +13,7 @@ class Qwen2Audio(AudioLm):
     slot = '<|audio_bos|>{}<|audio_eos|>'
 
 
-def module(config: Config) -> AudioLanguageModel:
+def module(config: Config) -> TwoHead:
     """The model that a Qwen2AudioConfig describes."""
     audio = audio_lm_config.encoder(config, masked=True, masked_stem=False, pool=2)
     text = audio_lm_config.decoder(config, 'qwen2')

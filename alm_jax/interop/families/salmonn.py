@@ -19,10 +19,11 @@ from alm_jax.interop import audio_lm_config, names
 from alm_jax.interop.families import beats, llama, whisper
 from alm_jax.interop.family import Config, Family
 from alm_jax.interop.salmonn import AUDIO_ID, Salmonn
-from alm_jax.models.audio.speech_and_sounds import SpeechAndSounds
-from alm_jax.models.audio_language import AudioLanguageModel
+from alm_jax.models.audio.concatenated import Concatenated
+from alm_jax.models.connectors import QFormerConnector
 from alm_jax.models.layers.dense import LowRank
-from alm_jax.models.qformer import Size, WindowQFormer
+from alm_jax.models.qformer import Size
+from alm_jax.models.two_head import TwoHead
 
 SPEECH = {'num_mel_bins': 80}  # large-v2
 VICUNA_13B = {
@@ -40,7 +41,7 @@ def _text_config(config: Config) -> Config:
     return {**VICUNA_13B, **config.get('text_config', {})}
 
 
-def module(config: Config) -> AudioLanguageModel:
+def module(config: Config) -> TwoHead:
     """The whole."""
     speech = audio_lm_config.encoder({'audio_config': {**SPEECH, **config.get('audio_config', {})}})
     sounds = beats.module({**config.get('beats_config', {}), 'finetuned_model': False})
@@ -49,9 +50,10 @@ def module(config: Config) -> AudioLanguageModel:
         rank = config.get('lora_rank', 8)
         lora = LowRank(rank, config.get('lora_alpha', 32) / rank, tuple(TARGETS))
         text = text.clone(size=dataclasses.replace(text.size, lora=lora))
-    return AudioLanguageModel(
-        SpeechAndSounds(speech, sounds),
-        WindowQFormer(
+    bins = (speech.variant.mel_bins, sounds.variant.mel_bins)
+    return TwoHead(
+        Concatenated((speech, sounds), bins, speech.variant.positions),
+        QFormerConnector(
             text.size.width,
             qformer_size(config),
             window=round(VECTORS * config.get('second_per_window', 0.333333) / SECONDS),
@@ -77,8 +79,7 @@ def qformer_size(config: Config) -> Size:
 def inputs(config: Config) -> tuple:
     """(features, frames, token ids) of one text with one window."""
     audio = module(config).audio
-    bins = audio.speech.variant.mel_bins + audio.sounds.variant.mel_bins
-    features = jnp.zeros((1, 1, 2 * audio.speech.variant.positions, bins))
+    features = jnp.zeros((1, 1, 2 * audio.positions, sum(audio.bins)))
     return features, jnp.full((1, 1), 16, jnp.int32), jnp.zeros((1, 4), jnp.int32)
 
 
@@ -128,10 +129,10 @@ def table(config: Config) -> names.Table:
     ]
     whole = 'llama_model.base_model.model.' if config.get('lora', True) else 'llama_model.'
     return [
-        *names.under(whisper.encoder_table(), 'speech_encoder.', 'audio/speech/'),
-        *names.under(beats.table(config.get('beats_config', {})), 'beats.', 'audio/sounds/'),
-        *names.norm('ln_speech', 'audio/speech_norm'),
-        *names.norm('ln_audio', 'audio/sounds_norm'),
+        *names.under(whisper.encoder_table(), 'speech_encoder.', 'audio/encoders_0/'),
+        *names.under(beats.table(config.get('beats_config', {})), 'beats.', 'audio/encoders_1/'),
+        *names.norm('ln_speech', 'audio/norm_0'),
+        *names.norm('ln_audio', 'audio/norm_1'),
         *connector,
         *names.under(tuned, whole, 'text/'),
     ]

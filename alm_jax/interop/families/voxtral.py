@@ -6,8 +6,8 @@ from alm_jax.interop import audio_lm_config, names
 from alm_jax.interop.audio_lm import AudioLm
 from alm_jax.interop.families.bert import ACTIVATIONS
 from alm_jax.interop.family import Config, Family
-from alm_jax.models.audio_language import AudioLanguageModel
-from alm_jax.models.connector import MlpConnector
+from alm_jax.models.connectors import MlpConnector
+from alm_jax.models.two_head import TwoHead
 
 # Of a text_config that lacks them, as VoxtralConfig has it.
 TEXT = {
@@ -27,11 +27,13 @@ class Voxtral(AudioLm):
     """Its processor fills clips up to whole windows of 30 s, silence included; any number."""
 
     slot = '[BEGIN_AUDIO]{}'
+    turn = '[INST]{}[/INST]'
+    answer = '{}</s>'
     max_windows = None
     whole = True
 
 
-def module(config: Config) -> AudioLanguageModel:
+def module(config: Config) -> TwoHead:
     """The model that a VoxtralConfig describes."""
     audio = audio_lm_config.encoder(config)
     text = audio_lm_config.decoder(config, 'llama', TEXT)

@@ -144,6 +144,14 @@ class Beats(nn.Module):
             outputs['logits'] = windows.masked_mean(logits, mask_bn)
         return outputs
 
+    def num_tokens(self, num_frames):
+        """How many of 'frames' count for a language model, the whole patches: an int or an array.
+
+        There is at least one.
+        """
+        size = self.variant if isinstance(self.variant, Size) else VARIANTS[self.variant]
+        return windows.num_windows(num_frames, size.patch, size.patch, partial=False)
+
     def _embedded(self, mel_btf, mask_bn, size):
         """Normalised patches and, with positions, the input of the first block."""
         patch = (size.patch, size.patch)

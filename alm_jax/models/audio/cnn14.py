@@ -10,6 +10,7 @@ from flax import linen as nn
 from jax.typing import DTypeLike
 
 from alm_jax import config as config_lib
+from alm_jax.models.layers import windows
 from alm_jax.models.layers.conv import Conv
 from alm_jax.models.layers.dense import Dense
 from alm_jax.models.layers.norm import FrozenBatchNorm
@@ -119,6 +120,11 @@ class Cnn14(nn.Module):
             'pooled': pooled.astype(jnp.float32),
             'logits': logits.astype(jnp.float32),
         }
+
+    def num_tokens(self, num_frames):
+        """How many of 'frames' are a clip's own: an int or an array."""
+        size = self.variant if isinstance(self.variant, Size) else VARIANTS[self.variant]
+        return windows.num_windows(num_frames, size.min_frames, size.min_frames, partial=False)
 
 
 class _Block(nn.Module):

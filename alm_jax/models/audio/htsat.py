@@ -122,6 +122,12 @@ class HtsAt(nn.Module):
             'pooled': jnp.mean(frames, axis=1),
         }
 
+    def num_tokens(self, num_frames):
+        """How many 'frames' there are of a clip, whatever its length: an int or an array."""
+        size = self.variant if isinstance(self.variant, Size) else VARIANTS[self.variant]
+        width = size.image // size.patch // 2 ** (len(size.depths) - 1)
+        return num_frames * 0 + width * (size.image // size.mel_bins)
+
     def _normalised(self, mel_bctf, size):
         """Normalised and stretched to the frames of the image: [b, c, image * ratio, f]."""
         frames, bins = mel_bctf.shape[-2:]

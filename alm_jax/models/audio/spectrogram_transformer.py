@@ -164,6 +164,10 @@ class SpectrogramTransformer(nn.Module):
             outputs['logits'] = self._head(outputs['pooled'])
         return outputs
 
+    def num_tokens(self, num_frames):
+        """How many of 'frames' are a clip's own, without patchout: an int or an array."""
+        return windows.num_windows(num_frames, self.patch[0], self.stride[0], self.partial)
+
     def _patches(self, mel_btf, num_frames_b, width):
         """([b, t', f', d] with positions, bool [b, t'])."""
         (frames, bins), (hop, bin_hop) = self.patch, self.stride

@@ -121,6 +121,10 @@ class YamNet(nn.Module):
             pooled = jnp.concatenate([pooled, probabilities], axis=-1)
         return outputs | {'frames': frames, 'frame_mask': mask, 'logits': logits, 'pooled': pooled}
 
+    def num_tokens(self, num_frames):
+        """How many of 'frames' are a clip's own: an int or an array."""
+        return windows.num_windows(num_frames, PATCH_FRAMES, self.patch_hop)
+
     def _patches(self, mel_btf, num_frames_b):
         count = windows.num_windows(mel_btf.shape[1], PATCH_FRAMES, self.patch_hop)
         length = PATCH_FRAMES + (count - 1) * self.patch_hop

@@ -9,10 +9,11 @@ that its frames fill, as a convolution without padding does (still at least one)
 import jax.numpy as jnp
 
 
-def num_windows(num_frames: int, size: int, hop: int, partial: bool = True) -> int:
-    """How many windows of ``size`` frames, ``hop`` apart, cover ``num_frames`` frames."""
+def num_windows(num_frames, size: int, hop: int, partial: bool = True):
+    """How many windows of ``size`` frames, ``hop`` apart, cover so many: an int or an array."""
     after_first = num_frames - size
-    return 1 + max(0, -(-after_first // hop) if partial else after_first // hop)
+    more = -(-after_first // hop) if partial else after_first // hop
+    return 1 + more * (more > 0)
 
 
 def window_mask(num_frames_b, count: int, size: int, hop: int, partial: bool = True):
