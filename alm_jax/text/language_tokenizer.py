@@ -133,6 +133,11 @@ class LanguageTokenizer:
                 return token
         raise ConfigError(f'{self.name}/{_SETTINGS} names no eos_token.')
 
+    @property
+    def full(self) -> tokenizers.Tokenizer:
+        """As the folder has it."""
+        return self._full
+
     def encode(self, spans: Sequence[Span]) -> list[int]:
         """Token ids of a text, nothing added in front or behind.
 
