@@ -84,6 +84,8 @@ def base() -> ConfigDict:
     config.data.schedule = ()  # ((data_step, (weight of each dataset, ...)), ...) from there on
     config.data.buckets = ()  # window lengths in seconds; () is front_end.seconds alone
     config.data.max_clips = 1  # of a record with several; above 1, a row is [clips, samples]
+    # Of a clip, with text.dialogue: longer audio takes several of the max_clips places of a row.
+    config.data.max_windows = 1
     # Rows hold several short clips, planned from their lengths; with text.dialogue several
     # dialogues of at most max_clips clips, planned from their tokens.
     config.data.pack = False

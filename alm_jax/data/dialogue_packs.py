@@ -31,10 +31,11 @@ def make_pool(source: Source, rows: ToDialogues, cache_dir: pathlib.Path) -> Poo
       cache_dir: where lengths are kept.
     """
     texts, clips = lengths(source, rows, cache_dir)
-    tokens = texts + audio_bound(source, rows, clips)
+    vectors, places = audio_bound(source, rows, clips)
+    tokens = texts + vectors
     members, sizes = [], []
-    for count in np.unique(clips).tolist():  # with as many clips each, counting records is enough
-        here = np.flatnonzero(clips == count)
+    for count in np.unique(places).tolist():  # with as many places each, counting records will do
+        here = np.flatnonzero(places == count)
         most = max(1, rows.window.max_clips // count)
         packed, offsets = packing.pack(tokens[here], rows.length, most, min(rows.length, _STEPS))
         members.append(here[packed])
@@ -61,10 +62,15 @@ def lengths(
     return tuple(found)
 
 
-def audio_bound(source: Source, rows: ToDialogues, clips: np.ndarray) -> np.ndarray:
-    """int [n]: at least as many as the vectors of audio of each record's ``clips`` in a row."""
+def audio_bound(
+    source: Source, rows: ToDialogues, clips: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(vectors of audio, windows) of each record's ``clips`` in a row, int [n], at the most."""
     seconds = np.concatenate([part for _, part in pools.durations(source)]).astype(np.float64)
     seconds = seconds * (1 + 1e-6) + rows.tail_seconds  # float32 in the index; resampling rounds up
     samples = np.ceil(seconds * rows.window.sampling_rate).astype(np.int64) + 1
     samples = np.minimum(samples, rows.window.window_samples)
-    return np.maximum.accumulate(rows.vectors_of_frames)[rows.front_end.num_frames(samples)] * clips
+    rising = np.maximum.accumulate(rows.vectors_of_frames)
+    full, rest = np.divmod(samples, rows.window_samples)
+    of_window, of_rest = (rising[rows.front_end.num_frames(n)] for n in (rows.window_samples, rest))
+    return (full * of_window + np.where(rest, of_rest, 0)) * clips, (full + (rest > 0)) * clips

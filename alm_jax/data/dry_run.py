@@ -198,7 +198,7 @@ def _planned(
             records += len(row.records)
             for dataset, index in row.records:
                 wanted[dataset].append(opened[dataset].row(index))
-        window = windows[min(rows[0].window, len(windows) - 1)]
+        window = windows[min(rows[0].window, len(windows) - 1)] * config.data.max_windows
         for dataset, numbers in wanted.items():
             seconds = opened[dataset].index.numpy('duration', np.array(numbers))
             cropped += int(np.count_nonzero(seconds > window))

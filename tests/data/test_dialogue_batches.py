@@ -151,7 +151,7 @@ def test_every_record_comes_once_an_epoch(config):
 class Planned:
     """Records that say how long they are, and rows that believe it."""
 
-    length, vectors_of_frames, tail_seconds = 64, VECTORS, 0.0
+    length, vectors_of_frames, tail_seconds, window_samples = 64, VECTORS, 0.0, WINDOW
     front_end = PRESETS['whisper_80']
 
     def __init__(self, sizes, max_clips):
@@ -215,7 +215,8 @@ def test_lengths_are_counted_once(config, small_data_dir, monkeypatch, tmp_path)
     monkeypatch.setattr(sources.Source, 'read', None)
     again, _ = dialogue_packs.lengths(source, rows, tmp_path)
     np.testing.assert_array_equal(texts, again)
-    bound = dialogue_packs.audio_bound(source, rows, clips)
+    bound, places = dialogue_packs.audio_bound(source, rows, clips)
+    assert (places == 1).all()
     monkeypatch.undo()
     for i in range(len(source)):
         made = rows([source.read(i)], 5)
@@ -253,7 +254,7 @@ def test_rooms_lengthen_what_is_planned(config, small_data_dir, tmp_path):
     config.data.reverb.share = 1.0
     rows = rows_of(config)
     texts, clips = dialogue_packs.lengths(source, rows, tmp_path)
-    bound = texts + dialogue_packs.audio_bound(source, rows, clips)
+    bound = texts + dialogue_packs.audio_bound(source, rows, clips)[0]
     for i in range(5):
         dry = (rows([source.read(i)], 3)['segments'] > 0).sum()
         wet = (rows([source.read(i)], 3, impulse_response=echo)['segments'] > 0).sum()
@@ -322,6 +323,49 @@ def test_clips_lie_in_the_order_of_their_places(config):
     assert made['pcm'][0, 0] < 0 < made['pcm'][1, 0]
     text = written({name: array[None] for name, array in made.items()}, 0)
     assert f'Is {"♪" * VECTORS[30]} like {"♪" * VECTORS[10]}?<|im_end|>' in text
+
+
+def test_long_clips_are_several_windows(config):
+    """Their vectors stand together, and a rest too short for one is left out."""
+    config.data.max_clips = config.data.max_windows = 3
+    rows = rows_of(config)
+    pcm = np.arange(1, 40_001).astype(np.int16)
+    made = rows([record.make_record(pcm[:36_000], RATE, captions=['A click.'])], 0)
+    assert made['num_samples'].tolist() == [16_000, 16_000, 4000]
+    np.testing.assert_array_equal(made['pcm'].ravel()[:36_000], pcm[:36_000])
+    assert (made['token_ids'] == AUDIO).sum() == 13 + 13 + 4
+    text = written({name: array[None] for name, array in made.items()}, 0)
+    assert f'user\n{"♪" * 30}<|im_end|>' in text
+    longer = rows([record.make_record(np.tile(pcm, 2), RATE, captions=['A click.'])], 0)
+    assert longer['num_samples'].tolist() == [WINDOW] * 3
+    few = dialogue_rows.build(
+        config, **FRONT_END, tokenizer=TOKENIZER, vectors_of_frames=np.maximum(VECTORS - 4, 0)
+    )
+    made = few([record.make_record(pcm[:36_000], RATE, captions=['A click.'])], 0)
+    assert made['num_samples'].tolist() == [16_000, 16_000, 0]
+    pair = record.make_record(pcm, RATE, clip_samples=(20_000, 20_000), captions=['Two.'])
+    with pytest.raises(TextError, match=r'4 windows of audio, and config\.data\.max_clips gives 3'):
+        rows([pair], 0)
+    config.data.max_windows = 4
+    with pytest.raises(ConfigError, match=r'config\.data\.max_windows is 4'):
+        rows_of(config)
+
+
+def test_packs_of_long_clips_fit(config):
+    config.data.pack = True
+    config.data.max_clips, config.data.max_windows = 6, 3
+    config.data.on_bad = 'fail'
+    config.text.lengths = (200,)
+    opened, mixture = loader.open_mixture(config, rows_of(config))
+    seen = [mixture.pools[0].records(0, unit) for unit in range(len(mixture.pools[0]))]
+    assert sorted(i for records in seen for i in records) == list(range(len(opened[0])))
+    rows = rows_of(config)
+    windows = []
+    for records in seen:
+        made = rows([opened[0].read(i) for i in records], 1)
+        windows.append((made['num_samples'] > 0).sum())
+        assert made['segments'].max() == len(records)
+    assert max(windows) > max(map(len, seen))
 
 
 def test_dialogues_of_several_turns(config):
