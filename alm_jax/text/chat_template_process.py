@@ -4,6 +4,7 @@ It imports jinja2 and nothing of this package. Read from the standard input: JSO
 to import from), 'limits', 'template' and 'variables'. Written: JSON with 'text' or 'error'.
 """
 
+import contextlib
 import datetime
 import json
 import sys
@@ -15,10 +16,10 @@ def _limited(limits):
         import resource
     except ImportError:  # Windows: the starter's clock alone ends it
         return
-    resource.setrlimit(resource.RLIMIT_CPU, (limits['seconds'], limits['seconds']))
-    resource.setrlimit(resource.RLIMIT_AS, (limits['bytes'], limits['bytes']))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    most = {'CPU': limits['seconds'], 'AS': limits['bytes'], 'FSIZE': 0, 'CORE': 0}
+    for name, limit in most.items():
+        with contextlib.suppress(ValueError, OSError):  # a lower one holds; macOS has no AS
+            resource.setrlimit(getattr(resource, f'RLIMIT_{name}'), (limit, limit))
 
 
 def _environment(now):
