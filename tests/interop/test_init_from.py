@@ -175,7 +175,7 @@ def test_parts_of_a_run_or_a_checkpoint(tiny_run, model, tmp_path):
     jax.tree.map(
         np.testing.assert_array_equal, params['audio']['layers'], model.params['audio']['layers']
     )
-    assert not np.any(params['audio']['patches']['kernel'])
+    assert not np.any(params['audio']['patch_embedding']['kernel'])
     assert not report.missing + report.unused
 
 
