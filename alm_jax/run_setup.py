@@ -131,10 +131,9 @@ def use_own_data(config: ConfigDict, folder: str, captions: str) -> None:
         enough = False
     config.evals = {}
     if enough:
-        every = max(1, config.steps // 4)
-        config.evals = {
-            'retrieval_validation': {'evaluator': 'retrieval', 'every': every, 'data': name}
-        }
+        evaluator = 'captioning' if config.data.text.dialogue else 'retrieval'
+        entry = {'evaluator': evaluator, 'every': max(1, config.steps // 4), 'data': name}
+        config.evals = {f'{evaluator}_validation': entry}
 
 
 def checkpoint_to_continue(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path | None:

@@ -78,7 +78,8 @@ def test_it_fits_with_room_to_spare(compiler_python, path, topology):
     unread = [shape for shape, _ in found['local_batch'] + found['local_state']]
     for shape in found['taken']:
         unread.remove(shape)
-    # For infonce every pair is a group of its own, so that the groups' numbers are not read.
+    # For infonce every pair is a group of its own, and answers have no groups: their numbers are
+    # not read.
     config, rows = CONFIGS[path], found['local_batch'][0][0][0]
     assert unread == ([[rows]] * 2 if config.task.objective == 'infonce' else [])
     assert report['peak_bytes_per_device'] <= HEADROOM * report['capacity_bytes']
