@@ -75,7 +75,11 @@ def load_speaker(path: str | os.PathLike, step: int | None = None) -> Speaker:
     Raises:
       ConfigError: as ``load``, and for a model that does not hear or does not write.
     """
-    model = load(path, step)
+    return speaker_of(load(path, step), path)
+
+
+def speaker_of(model: Run | Pretrained, path: str | os.PathLike) -> Speaker:
+    """``load_speaker`` of what was loaded from ``path``."""
     for kind, make in _KINDS.items():
         if isinstance(model, kind):
             return make(model)
