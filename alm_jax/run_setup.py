@@ -22,7 +22,7 @@ from alm_jax import distributed
 from alm_jax.config import ConfigError
 from alm_jax.data import loader, location, sources
 from alm_jax.data.hygiene import leaks
-from alm_jax.interop import packaged_weights
+from alm_jax.interop import init_from, packaged_weights
 from alm_jax.tasks import build_task
 from alm_jax.text.language_tokenizer import LanguageTokenizer
 from alm_jax.text.tokenizer import Tokenizer
@@ -206,6 +206,13 @@ def make_tokenizer(
         )
         return kind.train(captions, *lengths)
     return kind.load(folder, *lengths)
+
+
+def text_embedder(predictors: Any) -> init_from.EmbedText:
+    """(params, extra, texts) -> [texts, d]: of a text tower, or in a language model's tokens."""
+    if isinstance(predictors.tokenizer, LanguageTokenizer):
+        return init_from.mean_token(predictors.tokenizer)
+    return predictors.embed_text
 
 
 def parts_from_scratch(config: ConfigDict, found: pathlib.Path | None) -> list[str]:

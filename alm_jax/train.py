@@ -93,7 +93,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
             extra,
             config.init_from,
             location.data_dir(config.data.dir),
-            embed_text=getattr(first.task.predictors, 'embed_text', None),
+            embed_text=run_setup.text_embedder(first.task.predictors),
         )
         say(str(told))
         adamw = first.optimizer

@@ -15,6 +15,7 @@ from safetensors import numpy as safetensors_numpy
 
 from alm_jax import config as config_lib
 from alm_jax.interop import name_tables, packaged_weights, pretrained, tensor_files
+from alm_jax.text.language_tokenizer import LanguageTokenizer
 from alm_jax.training import checkpoint
 from alm_jax.training.param_names import flatten_canonical, unflatten_canonical
 
@@ -22,7 +23,6 @@ PACKAGED = 'packaged:'
 IDENTITY = 'identity'
 CLASS_NAMES = 'class_names:'
 EmbedText = Callable[[Any, Any, Sequence[str]], np.ndarray]
-KERNEL = 'linear/kernel'  # of a projection of one layer
 EXTRA = 'batch_stats/'  # prefix, in weight files, of names that live in that collection of extra
 
 
@@ -62,9 +62,10 @@ def initialise(
     """Replaces parts of a model by pretrained weights.
 
     A projection may start from more than a file: 'identity' keeps its encoder's space as the shared
-    one, and 'class_names:yamnet' maps the classifier scores that end an audio encoder's pooled
-    output to the text embeddings of the classes' names, and the rest of it to zero. So a sound that
-    the classifier knows starts near its name, and training moves on from there.
+    one, and 'class_names:yamnet' maps the classifier scores that end an audio encoder's output to
+    the text embeddings of the classes' names, and the rest of it to zero. So a sound that the
+    classifier knows starts near its name, and training moves on from there. A connector of one map
+    may start so too.
 
     Args:
       params: parameter tree whose first level are the parts; jax or numpy arrays. Stacked layers
@@ -78,7 +79,7 @@ def initialise(
         system's weights the one that fits best, such as Whisper's encoder.
       data_dir: where packaged weights are cached.
       embed_text: (params, extra, texts) -> [texts, d], for class names; they are embedded after all
-        else is in place.
+        else is in place. See ``mean_token`` for language models.
 
     Returns:
       (params, extra, report): new trees of the same structure, dtypes and shardings.
@@ -96,12 +97,14 @@ def initialise(
             raise config_lib.ConfigError(f'config.init_from has {part!r}, no part. {hint}')
         try:
             if source == IDENTITY:
-                weights = {KERNEL: np.eye(*_kernel_shape(flat, part))}
+                name = _kernel(flat, part)
+                weights = {name: np.eye(*flat[f'{part}/{name}'].shape)}
             elif source.startswith(CLASS_NAMES):
                 # The text tower has its weights by now: class names come last.
                 embed = functools.partial(embed_text, *_trees(flat, params, extra))
-                name = source.removeprefix(CLASS_NAMES)
-                weights = _class_name_head(name, data_dir, embed, _kernel_shape(flat, part), part)
+                classifier, name = source.removeprefix(CLASS_NAMES), _kernel(flat, part)
+                shape = flat[f'{part}/{name}'].shape
+                weights = {name: _class_name_head(classifier, data_dir, embed, shape, part)}
             else:
                 weights = _part_that_fits(_read(source, data_dir), part, _names(flat, part))
         except packaged_weights.WeightsUnavailable as error:
@@ -128,18 +131,30 @@ def _trees(flat: Mapping[str, Any], params: Any, extra: Any) -> tuple[Any, Any]:
     return params, extra
 
 
-def _kernel_shape(flat: Mapping[str, Any], part: str) -> tuple[int, int]:
-    """The shape of a projection's kernel. ConfigError when the part is no linear projection."""
-    names = [name for name in flat if name.startswith(part + '/')]
-    if names != [f'{part}/{KERNEL}']:
+def mean_token(tokenizer: LanguageTokenizer) -> EmbedText:
+    """``embed_text`` of a language model: the mean of a text's token embeddings, in lower case."""
+
+    def embed(params, extra, texts):
+        table = np.asarray(params['text']['token_embedding']['embedding'])
+        ids = [tokenizer.encode([(f' {text.lower()}', False)]) for text in texts]
+        return np.stack([table[own].mean(axis=0) for own in ids])
+
+    return embed
+
+
+def _kernel(flat: Mapping[str, Any], part: str) -> str:
+    """The name of a part's one kernel. ConfigError when the part is more than one linear map."""
+    names = sorted(_names(flat, part))
+    kernels = [name for name in names if name.endswith('/kernel')]
+    if len(kernels) != 1 or any(not name.endswith(('/kernel', '/bias')) for name in names):
         raise config_lib.ConfigError(
-            f"config.init_from.{part} needs config.model.projection 'linear'; "
+            f"config.init_from.{part} needs config.model.projection 'linear', or that connector; "
             f'this part has {", ".join(names)}.'
         )
-    return flat[names[0]].shape
+    return kernels[0]
 
 
-def _class_name_head(name, data_dir, embed_text, shape, part) -> dict[str, np.ndarray]:
+def _class_name_head(name, data_dir, embed_text, shape, part) -> np.ndarray:
     """A kernel whose last rows are the text embeddings of a classifier's class names."""
     classifier = _read(PACKAGED + name, data_dir).get('classifier/kernel')
     if classifier is None:
@@ -156,7 +171,7 @@ def _class_name_head(name, data_dir, embed_text, shape, part) -> dict[str, np.nd
     classes = [row['name'] for row in rows]
     kernel = np.zeros(shape, np.float32)
     kernel[-len(classes) :] = embed_text(classes)
-    return {KERNEL: kernel}
+    return kernel
 
 
 def _under(part: str, weights: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

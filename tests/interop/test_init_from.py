@@ -11,6 +11,7 @@ from safetensors import numpy as safetensors_numpy
 from alm_jax.config import ConfigError
 from alm_jax.data.location import data_dir
 from alm_jax.interop import families, init_from, pretrained
+from alm_jax.text.language_tokenizer import LanguageTokenizer
 
 
 def tree():
@@ -108,6 +109,22 @@ def test_class_names_start_scores_at_their_names(weights):
     np.testing.assert_array_equal(kernel[-521:, 0], [len(name) for name in names])
     np.testing.assert_array_equal(kernel[-521:, 1], [name.count('a') for name in names])
     assert report.loaded == ['text_projection/linear/kernel', 'audio_projection/linear/kernel']
+
+
+def test_class_names_start_a_connector_at_tokens(weights):
+    tokenizer = LanguageTokenizer.train(['speech and music', 'a dog barks'] * 2)
+    table = np.random.default_rng(0).normal(size=(tokenizer.vocab_size, 3)).astype(np.float32)
+    out = {'kernel': np.ones((1545, 3), np.float32), 'bias': np.zeros(3, np.float32)}
+    params = {'connector': {'out': out}, 'text': {'token_embedding': {'embedding': table}}}
+    weights('yamnet')  # or the test is skipped
+    embed_text = init_from.mean_token(tokenizer)
+    spec = {'connector': 'class_names:yamnet'}
+    params, _, report = init_from.initialise(params, {}, spec, data_dir(), embed_text)
+    kernel = params['connector']['out']['kernel']
+    assert not np.any(kernel[:1024])
+    ids = tokenizer.encode([(' speech', False)])  # the first of the classes
+    np.testing.assert_allclose(kernel[1024], table[ids].mean(axis=0), rtol=1e-6)
+    assert report.missing == ['connector/out/bias']
 
 
 @pytest.mark.parametrize('rows', [4, 1024])

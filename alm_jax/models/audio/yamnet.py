@@ -69,8 +69,9 @@ class YamNet(nn.Module):
 
     Attributes:
       patch_hop: frames between patches; 48 is the original's half overlap.
-      scores: whether 'pooled' also holds the clip's mean class probabilities, which are what the
-        classifier knows of the sounds that its own training had names for.
+      scores: whether 'frames' and 'pooled' also hold class probabilities, 'pooled' their mean over
+        the clip, which are what the classifier knows of the sounds that its own training had names
+        for.
       dtype: compute dtype of the convolutions.
     """
 
@@ -88,9 +89,9 @@ class YamNet(nn.Module):
           train: without effect; the encoder interface has it.
 
         Returns:
-          'pooled' float32 [b, 1024], mean embedding of a clip's patches, with ``scores`` [b, 1545];
-          'frames' float32
-          [b, p, 1024], patch embeddings; 'frame_mask' bool [b, p]; 'logits' float32 [b, p, 521];
+          'pooled' float32 [b, 1024], mean embedding of a clip's patches, and 'frames' float32
+          [b, p, 1024], their embeddings, with ``scores`` 1545 features each; 'frame_mask' bool
+          [b, p]; 'logits' float32 [b, p, 521];
           'patches' [b, p, 96, 64], what the network sees; 'layer1' .. 'layer14_pointwise'
           [b * p, h, w, c], every layer's output.
 
@@ -115,10 +116,9 @@ class YamNet(nn.Module):
         frames = jnp.mean(x.astype(jnp.float32), axis=(1, 2)).reshape(b, p, -1)
         mask = windows.window_mask(num_frames_b, p, PATCH_FRAMES, self.patch_hop)
         logits = Dense(NUM_CLASSES, name='classifier')(frames)
-        pooled = windows.masked_mean(frames, mask)
         if self.scores:
-            probabilities = windows.masked_mean(jax.nn.sigmoid(logits), mask)
-            pooled = jnp.concatenate([pooled, probabilities], axis=-1)
+            frames = jnp.concatenate([frames, jax.nn.sigmoid(logits)], axis=-1)
+        pooled = windows.masked_mean(frames, mask)
         return outputs | {'frames': frames, 'frame_mask': mask, 'logits': logits, 'pooled': pooled}
 
     def num_tokens(self, num_frames):
