@@ -13,7 +13,8 @@ change ``extra``:
   tree of arrays with an element for each row, which depends on that row alone, and
   ``loss_of(params, extra, embeddings, batch)`` gives what ``loss`` does.
 - sums over tokens: ``loss_sum_and_count(params, extra, batch, rng)`` gives the sum over the tokens
-  that count and their number; ``loss`` is the first over the second.
+  that count and a dict of other such sums, among them their number as 'counted'; ``loss`` is the
+  first over that number, and its metrics the others.
 
 ``rng`` is one key, from which every row draws as in the whole batch (see
 ``alm_jax.training.row_keys``): draws for rows have the rows as their leading axis.
@@ -24,14 +25,20 @@ from ml_collections import ConfigDict
 
 from alm_jax.config import choose
 from alm_jax.tasks.contrastive import ContrastiveTask
+from alm_jax.tasks.contrastive_captioning import ContrastiveCaptioningTask
+from alm_jax.tasks.generative import GenerativeTask
 from alm_jax.text.tokenizer import Tokenizer
 
-TASKS = {'contrastive': ContrastiveTask}
+TASKS = {
+    'contrastive': ContrastiveTask,
+    'contrastive_captioning': ContrastiveCaptioningTask,
+    'generative': GenerativeTask,
+}
 
 
 def build_task(
     config: ConfigDict, *, tokenizer: Tokenizer | None = None, mesh: Mesh | None = None
-) -> ContrastiveTask:
+) -> ContrastiveTask | GenerativeTask:
     """The task that ``config.task`` names.
 
     Args:

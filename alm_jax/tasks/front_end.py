@@ -80,7 +80,7 @@ class FrontEnd:
 
     def plain(self, pcm_bn, num_samples_b) -> tuple[jax.Array, jax.Array]:
         """The features of windows as they are, on the device that has them."""
-        return log_mel_device(_from_pcm(pcm_bn), self.preset), self.preset.num_frames(num_samples_b)
+        return log_mel_device(_from_pcm(pcm_bn), self.preset), self._num_frames(num_samples_b)
 
     def _features(self, batch, rng):
         if 'mel' in batch:
@@ -92,7 +92,11 @@ class FrontEnd:
         x = augment.gain(gain_rng, x, self._augment.gain_db)
         x = augment.time_shift(shift_rng, x, num_samples, shift)
         x = augment.add_noise(noise_rng, x, num_samples, self._augment.noise_snr_db)
-        return self._sharded_log_mel(x), self.preset.num_frames(num_samples)
+        return self._sharded_log_mel(x), self._num_frames(num_samples)
+
+    def _num_frames(self, num_samples_b):
+        """Frames of each clip; of one that is absent there are none."""
+        return jnp.where(num_samples_b > 0, self.preset.num_frames(num_samples_b), 0)
 
     def _sharded_log_mel(self, x_bn):
         """Each device does its own rows: the partitioner would gather the batch for an FFT."""
