@@ -81,4 +81,4 @@ class Conversation:
             raise
         finally:
             if pieces:
-                self.turns.append((asked, ''.join(pieces)))
+                self.turns.append((asked, ''.join(pieces).strip()))

@@ -1,10 +1,12 @@
 """caption as a user runs it, on a small random model: what is said matters less than how."""
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -273,33 +275,37 @@ def test_killed_and_started_again_by_several_processes(audio_lm, noises, tmp_pat
     arguments = ['--manifest', path, '--checkpoint', audio_lm, '--max_tokens', 5]
     arguments += ['--files_per_shard', 3, '--batch_size', 2]
 
-    def start(out, *more):
-        command = [sys.executable, '-m', 'alm_jax.caption', *map(str, [*arguments, *more])]
-        return subprocess.Popen([*command, '--out', str(tmp_path / out)], stderr=subprocess.PIPE)
+    log = tmp_path / 'log'
 
-    whole = start('whole.parquet')
-    assert whole.wait() == 0, whole.stderr.read()
+    def start(out, *more):
+        words = [*arguments, '--out', tmp_path / out, *more]
+        command = [sys.executable, '-m', 'alm_jax.caption', *map(str, words)]
+        with log.open('ab') as file:
+            return subprocess.Popen(command, stdout=file, stderr=file)
+
+    assert start('whole.parquet').wait() == 0, log.read_text()
     parts = tmp_path / 'c.parquet.parts'
     killed = start('c.parquet')
     while len(list(parts.glob('0*.parquet'))) < 3:
-        assert killed.poll() is None, killed.stderr.read()
+        assert killed.poll() is None, log.read_text()
         time.sleep(0.01)
     killed.send_signal(signal.SIGKILL)
     killed.wait()
     kept = {part: part.stat().st_mtime_ns for part in parts.glob('0*.parquet')}
     assert len(kept) < 20
-    times = {}
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        place = f'--coordinator_address=localhost:{free.getsockname()[1]}'
     both = [
-        start(
-            'c.parquet',
-            *f'--coordinator_address=localhost:23917 --num_processes=2 --process_id={i}'.split(),
-        )
-        for i in range(2)
+        start('c.parquet', place, '--num_processes=2', f'--process_id={process}')
+        for process in range(2)
     ]
+    times = {}
     while any(process.poll() is None for process in both):
-        times |= {part: part.stat().st_mtime_ns for part in kept if part.exists()}
+        with contextlib.suppress(FileNotFoundError):  # when they are joined
+            times |= {part: part.stat().st_mtime_ns for part in kept}
         time.sleep(0.05)
-    assert [process.wait() for process in both] == [0, 0], [p.stderr.read() for p in both]
-    assert times.items() <= kept.items()
+    assert [process.wait() for process in both] == [0, 0], log.read_text()
+    assert times == kept
     made, alone = (pq.read_table(tmp_path / name) for name in ('c.parquet', 'whole.parquet'))
     assert made.equals(alone)
