@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 _AUDIO = {'pcm': 'num_samples', 'mel': 'num_frames'}  # array -> its true lengths
 _MASK = 'token_mask'
+_SEGMENTS = 'segments'
 
 
 def shares(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -18,7 +19,8 @@ def shares(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
     Args:
       batch: 'pcm' [..., n] with 'num_samples' [...], or 'mel' [..., t, f] with 'num_frames'; masks
-        [..., t], true where there is a token, of every name that ends in 'token_mask'.
+        [..., t], true where there is a token, of every name that ends in 'token_mask'; 'segments'
+        [..., t], 0 where there is none.
 
     Returns:
       'padding_audio' and 'padding_text', as far as the batch has them.
@@ -29,6 +31,7 @@ def shares(batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
             longest = _times(name, batch[name])[-1]
             found['padding_audio'] = 1 - jnp.mean(batch[lengths].astype(jnp.float32)) / longest
     masks = [batch[name] for name in sorted(batch) if name.endswith(_MASK)]
+    masks += [batch[_SEGMENTS] > 0] if _SEGMENTS in batch else []
     if masks:
         tokens = sum(jnp.sum(mask, dtype=jnp.float32) for mask in masks)
         found['padding_text'] = 1 - tokens / sum(mask.size for mask in masks)
@@ -41,7 +44,8 @@ def sizes(batch: Mapping[str, Any]) -> dict[str, int]:
     for name in _AUDIO:
         if name in batch:
             found['padding_audio'] = math.prod(_times(name, batch[name]))
-    masks = [math.prod(batch[name].shape) for name in batch if name.endswith(_MASK)]
+    of_text = [name for name in batch if name.endswith(_MASK) or name == _SEGMENTS]
+    masks = [math.prod(batch[name].shape) for name in of_text]
     if masks:
         found['padding_text'] = sum(masks)
     return found

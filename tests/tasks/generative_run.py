@@ -125,8 +125,21 @@ def run(name):
     return {'loss': loss, 'gradient': vector, **metrics}
 
 
+def answers(mesh):
+    """Token ids, as text, of answers to more rows than a batch has."""
+    words = tokenizer()
+    words.decode = lambda ids: ' '.join(map(str, ids))
+    config = make_config(plain=True, vocabulary=words.vocab_size, head='own')
+    task = build_task(config, tokenizer=words, mesh=mesh)
+    params, extra = jax.jit(lambda: task.init(jax.random.key(1), None))()
+    return task.predictors.generate(params, extra, questions(40), max_tokens=6)
+
+
 def main(out):
-    found = {}
+    found = {
+        'answers_one': answers(None),
+        'answers_four': answers(sharding.make_mesh({'data': 2, 'fsdp': 2})),
+    }
     for name in CASES:
         found |= {f'{what}_{name}': value for what, value in run(name).items()}
     np.savez(out, **found)

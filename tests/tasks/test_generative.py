@@ -133,6 +133,11 @@ def test_loss_and_gradient_do_not_depend_on_micro_batches_or_devices(found, case
     assert np.linalg.norm(parts - whole) < 1e-5 * np.linalg.norm(whole)
 
 
+def test_answers_do_not_depend_on_the_number_of_devices(found):
+    assert len(set(found['answers_one'].tolist())) > 10
+    np.testing.assert_array_equal(found['answers_four'], found['answers_one'])
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [

@@ -111,6 +111,9 @@ def test_padding_of_a_host_front_end_and_of_several_texts():
     assert padding.sizes(batch) == {'padding_audio': 20, 'padding_text': 32}
     found = {name: float(share) for name, share in padding.shares(batch).items()}
     assert found == {'padding_audio': 0.25, 'padding_text': 0.75}
+    rows = {'segments': jnp.array([[1, 1, 2, 0], [1, 0, 0, 0]])}
+    assert padding.shares(rows) == {'padding_text': 0.5}
+    assert padding.sizes(rows) == {'padding_text': 8}
     assert padding.shares({'x': jnp.zeros(3)}) == padding.sizes({'x': jnp.zeros(3)}) == {}
 
 
