@@ -4,11 +4,9 @@
 """
 
 import base64
-import importlib.resources
 import json
 import os
 import pathlib
-import string
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,7 +16,8 @@ from alm_jax.audio import illustrations
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError
 from alm_jax.data.inspection.cards import picture, text
-from alm_jax.evals import pictures, records
+from alm_jax.evals import page_parts, pictures, records
+from alm_jax.evals.page_parts import table, with_interval
 
 _CARDS = 60
 _SECONDS = 10.0  # of a clip that are heard and seen
@@ -48,24 +47,16 @@ def write_page(path: str | os.PathLike, data_dir: str = '') -> pathlib.Path:
         'Clips': _cards(result, predictions, data_dir),
         'Everything': _list(predictions),
     }
-    sections = {title: content for title, content in sections.items() if content}
-    ids = {title: title.lower().replace(' ', '-') for title in sections}
     step = 'pretrained model' if result['step'] is None else f'step {result["step"]}'
-    page = importlib.resources.files('alm_jax.evals').joinpath('report.html').read_text()
-    content = string.Template(page).substitute(
-        title=text(result['name']),
-        subtitle=f'{step}, {text(result["data"])}, {result["n"]} clips. '
-        'Intervals are 95 %, by resampling source recordings.',
-        links=' '.join(f'<a href="#{ids[title]}">{title}</a>' for title in sections),
-        sections='\n'.join(
-            f'<h2 id="{ids[title]}">{title}</h2>\n{section}' for title, section in sections.items()
-        ),
+    page = path.with_suffix('.html')
+    page_parts.write(
+        page,
+        result['name'],
+        f'{step}, {result["data"]}, {result["n"]} clips. Intervals are 95 %, by resampling source '
+        'recordings.',
+        {title: section for title, section in sections.items() if section},
     )
-    page_path = path.with_suffix('.html')
-    partial = path.with_name(f'.{page_path.name}.{os.getpid()}')
-    partial.write_text(content, encoding='utf-8')
-    os.replace(partial, page_path)
-    return page_path
+    return page
 
 
 def _scores(result: Mapping[str, Any]) -> str:
@@ -78,24 +69,16 @@ def _scores(result: Mapping[str, Any]) -> str:
         header += [spoken, 'the model is above by']
     rows = []
     for name in names:
-        cells = [text(name), _interval(own, name)]
+        cells = [text(name), with_interval(own, name)]
         for condition in conditions.values():
-            cells += [_interval(condition[part], name) for part in ('metrics', 'difference')]
+            cells += [with_interval(condition[part], name) for part in ('metrics', 'difference')]
         rows.append(cells)
     missing = ''.join(
         f'<li><b>{text(name)}</b>: {text(why)}</li>'
         for name, why in result['tables'].get('unavailable', {}).items()
     )
     note = f'<p class="note">Not computed:</p><ul class="note">{missing}</ul>' if missing else ''
-    return _table(header, rows) + note
-
-
-def _interval(metrics: Mapping[str, Any], name: str) -> str:
-    value, interval = metrics.get(name), metrics.get(f'{name}_ci95')
-    if value is None:
-        return ''
-    spread = f' [{interval[0]:.3f}, {interval[1]:.3f}]' if interval else ''
-    return f'{value:.3f}<span class="interval">{spread}</span>'
+    return table(header, rows) + note
 
 
 def _tasks(tables: Mapping[str, Any]) -> str:
@@ -109,7 +92,7 @@ def _tasks(tables: Mapping[str, Any]) -> str:
         ]
         for row in tables['per_task']
     ]
-    return _table([name.replace('_', ' ') for name in columns], rows)
+    return table([name.replace('_', ' ') for name in columns], rows)
 
 
 def _confusion(tables: Mapping[str, Any]) -> str:
@@ -195,12 +178,5 @@ def _list(predictions: Sequence[Mapping[str, Any]]) -> str:
     ]
     more = len(predictions) - len(rows)
     rest = f'<p class="note">... and {more:,} more in the JSON lines.</p>' if more > 0 else ''
-    listed = _table(['clip', 'prompt', 'prediction', 'references'], rows)
+    listed = table(['clip', 'prompt', 'prediction', 'references'], rows)
     return f'<details><summary>{len(rows):,} predictions</summary>{listed}{rest}</details>'
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are HTML already; the header is text."""
-    head = ''.join(f'<th>{text(name)}</th>' for name in header)
-    body = ''.join(f'<tr>{"".join(f"<td>{cell}</td>" for cell in row)}</tr>' for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'

@@ -7,15 +7,10 @@ to and to look at, and the config. The page needs no network and no other file.
 """
 
 import base64
-import html
-import importlib.resources
-import itertools
 import json
 import os
 import pathlib
-import string
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from absl import flags
@@ -23,8 +18,10 @@ from absl import flags
 from alm_jax import config as config_lib
 from alm_jax.audio import illustrations
 from alm_jax.config import ConfigError
-from alm_jax.evals import answers_page, pictures, records
+from alm_jax.data.inspection.cards import picture, text
+from alm_jax.evals import answers_page, page_parts, pictures, records, training_curves
 from alm_jax.evals import result as result_lib
+from alm_jax.evals.page_parts import table, with_interval
 
 HEADLINES = {
     'zero_shot': ('top1', 'top5', 'macro', 'map', 'unseen_top1'),
@@ -42,21 +39,6 @@ HEADLINES = {
         *('over_silence_accuracy', 'over_shuffled_accuracy'),
     ),
 }
-# metric -> caption, in this order; those of a run's own come after the first
-_LEARNING = {'loss': 'loss', 'learning_rate': 'learning rate', 'grad_norm': 'norm of the gradient'}
-_SPEED = {
-    'clips_per_s': 'clips a second',
-    'tokens_per_s': 'tokens a second, without padding',
-    'step_seconds': 'seconds a step',
-    'data_wait': 'waiting for data, share of the time',
-    'model_tflops_per_s': 'TFLOP/s of the model',
-    'mfu': 'MFU, share of the peak',
-    'goodput': 'goodput, share of the time so far',
-    'padding_audio': 'padding, share of the audio',
-    'padding_text': 'padding, share of the tokens',
-}
-_ONCE = ('start_up_seconds', 'compile_seconds')  # told beside the curves
-_CURVES = 9  # of learning
 _CLIP_SECONDS = 6.0  # what is heard and seen of a clip
 _SOUND_BYTES = 9_000_000  # of all clips and their spectrograms, so that the page stays under 15 MB
 _STEPS_SHOWN = 12
@@ -79,9 +61,9 @@ def write_report(workdir: str | os.PathLike, data_dir: str = '') -> pathlib.Path
     results = {name: found[name] for name in order}
     sections = {
         'Scores': _scores(results),
-        'Stages': _stages(config.get('stages', ())),
-        'Curves': _curves(workdir / 'metrics.jsonl', config.get('stages', ())),
-        'Speed': _speed(workdir),
+        'Stages': training_curves.stages(config.get('stages', ())),
+        'Curves': training_curves.curves(workdir / 'metrics.jsonl', config.get('stages', ())),
+        'Speed': training_curves.speed(workdir),
         'Zero-shot classes': _zero_shot(results),
         'Retrieval': _similarity(results),
         'Queries': _queries(results, data_dir or config['data']['dir']),
@@ -91,23 +73,15 @@ def write_report(workdir: str | os.PathLike, data_dir: str = '') -> pathlib.Path
     for title in ('Stages', 'Answers'):
         if not sections[title]:
             del sections[title]
-    ids = {title: title.lower().replace(' ', '-') for title in sections}
     steps = [r['step'] for found in results.values() for r in found if r['step'] is not None]
-    page = importlib.resources.files('alm_jax.evals').joinpath('report.html').read_text()
-    text = string.Template(page).substitute(
-        title=_text(config['name'] or workdir.absolute().name),
-        subtitle=f'alm_jax run, step {max(steps, default=0)} of {config["steps"]}, '
-        f'seed {config["seed"]}. Intervals are 95 %, by resampling source recordings.',
-        links=' '.join(f'<a href="#{ids[title]}">{title}</a>' for title in sections),
-        sections='\n'.join(
-            f'<h2 id="{ids[title]}">{title}</h2>\n{content or "<p>Nothing here yet.</p>"}'
-            for title, content in sections.items()
-        ),
-    )
     path = workdir / 'report.html'
-    partial = workdir / f'.report.html.{os.getpid()}'
-    partial.write_text(text, encoding='utf-8')
-    os.replace(partial, path)
+    page_parts.write(
+        path,
+        config['name'] or workdir.absolute().name,
+        f'alm_jax run, step {max(steps, default=0)} of {config["steps"]}, '
+        f'seed {config["seed"]}. Intervals are 95 %, by resampling source recordings.',
+        sections,
+    )
     return path
 
 
@@ -117,19 +91,20 @@ def _scores(results: Mapping[str, Sequence[Mapping]]) -> str:
         last = found[-1]
         metrics = [m for m in HEADLINES[last['evaluator']] if m in last['metrics']]
         rows = [
-            [_step(result), *(_with_interval(result['metrics'], metric) for metric in metrics)]
+            [_step(result), *(with_interval(result['metrics'], metric) for metric in metrics)]
             for result in found[-_STEPS_SHOWN:]
         ]
         classes = f', {last["classes"]} classes' if last['classes'] else ''
         baselines = ', '.join(f'{_spoken(k)} {v:.3f}' for k, v in last['baselines'].items())
         parts += [
-            f'<h3>{_text(name)}</h3>',
-            f'<p class="note">{_text(last["data"])}, {last["n"]} clips{classes}. '
+            f'<h3>{text(name)}</h3>',
+            f'<p class="note">{text(last["data"])}, {last["n"]} clips{classes}. '
             f'Without a model: {baselines}.</p>',
-            _table(['step', *map(_spoken, metrics)], rows),
+            table(['step', *map(_spoken, metrics)], rows),
         ]
         if len(found) > 1:
-            parts.append(_panels({_spoken(m): _score_curve(found, m) for m in metrics}, name))
+            drawn = {_spoken(m): _score_curve(found, m) for m in metrics}
+            parts.append(training_curves.panels(drawn, name))
     return '\n'.join(parts)
 
 
@@ -145,83 +120,6 @@ def _spoken(metric: str) -> str:
     return ' '.join(
         {'map': 'mAP', 'top1': 'top-1', 'top5': 'top-5'}.get(w, w) for w in written.split()
     )
-
-
-def _stages(stages: Sequence[Mapping]) -> str:
-    """Which steps each stage has, and what it has of its own."""
-    if not stages:
-        return ''
-    stops = itertools.accumulate(stage['steps'] for stage in stages)
-    rows = [
-        [
-            _text(stage['name']),
-            f'{stop - stage["steps"] + 1} to {stop}',
-            '<br>'.join(
-                f'{_text(key)}: {_text(json.dumps(value))}'
-                for key, value in stage.items()
-                if key not in ('name', 'steps')
-            ),
-        ]
-        for stage, stop in zip(stages, stops)
-    ]
-    return _table(['stage', 'steps', 'its own'], rows)
-
-
-def _curves(path: pathlib.Path, stages: Sequence[Mapping]) -> str:
-    """Of learning, with dashed lines where one stage ends and the next begins."""
-    points = _points(path)
-    boundaries = list(itertools.accumulate(stage['steps'] for stage in stages))[:-1]
-    own = [name for name in points if name not in (*_LEARNING, *_SPEED, *_ONCE)]
-    captions = _LEARNING | {name: name.replace('_', ' ') for name in own}
-    shown = [name for name in captions if name in points][:_CURVES]
-    drawn = {captions[name]: pictures.curve(points[name], boundaries=boundaries) for name in shown}
-    return _panels(drawn, 'training')
-
-
-def _points(path: pathlib.Path) -> dict[str, list[tuple[float, float]]]:
-    """(step, value) of each metric of training, as far as it is finite."""
-    points: dict[str, list[tuple[float, float]]] = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        logged = json.loads(line)
-        for key, value in logged.items():
-            if key.startswith('train/') and value is not None:
-                name = key.removeprefix('train/')
-                points.setdefault(name, []).append((logged['step'], value))
-    return points
-
-
-def _speed(workdir: pathlib.Path) -> str:
-    """Curves, where the wall time of the run went, and the last profile of a step."""
-    points = _points(workdir / 'metrics.jsonl')
-    shown = [name for name in _SPEED if name in points]
-    drawn = {_SPEED[name]: pictures.curve(points[name], from_zero=True) for name in shown}
-    parts = [_panels(drawn, 'speed')]
-    if (path := workdir / 'goodput.json').is_file():
-        found = json.loads(path.read_text())
-        wall = found['wall_seconds']
-        rows = [
-            [_text(name.replace('_', ' ')), f'{seconds:,.0f}', f'{seconds / wall:.1%}']
-            for name, seconds in sorted(found['seconds'].items(), key=lambda item: -item[1])
-        ]
-        parts += [
-            '<h3>Where the time went</h3>',
-            f'<p class="note">{wall:,.0f} seconds of {found["commands"]} command(s), goodput '
-            f'{found["goodput"]:.1%}: the share of steps that the run still holds.</p>',
-            _table(['', 'seconds', 'share'], rows),
-        ]
-    for path in sorted((workdir / 'profile').glob('**/breakdown.txt')):
-        parts += ['<h3>A step, profiled</h3>', f'<pre>{_text(path.read_text())}</pre>']
-    return '\n'.join(parts)
-
-
-def _panels(drawn: Mapping[str, bytes], of: str) -> str:
-    """Small pictures side by side, as many as the screen holds."""
-    figures = ''.join(
-        f'<figure><figcaption>{_text(name)}</figcaption>'
-        f'{_picture(png, f"{name} over steps, {of}")}</figure>'
-        for name, png in drawn.items()
-    )
-    return f'<div class="panels">{figures}</div>' if drawn else ''
 
 
 def _zero_shot(results: Mapping[str, Sequence[Mapping]]) -> str:
@@ -245,20 +143,20 @@ def _zero_shot(results: Mapping[str, Sequence[Mapping]]) -> str:
         ]
         rows = [
             [
-                _text(c['class']) + (' (unseen)' if c['unseen'] else ''),
+                text(c['class']) + (' (unseen)' if c['unseen'] else ''),
                 str(c['n']),
                 str(c['recordings']),
                 f'{c["top1"]:.2f}',
                 f'{c["average_precision"]:.2f}',
-                _text(c['most_confused']),
+                text(c['most_confused']),
             ]
             for c in tables['per_class']
         ]
         alt = f'Confusion matrix of {name}: true classes in rows, predicted in columns'
         parts += [
-            f'<h3>{_text(name)}, step {_step(found[-1])}</h3>',
-            _picture(drawn, alt),
-            f'<details><summary>Per class</summary>{_table(header, rows)}</details>',
+            f'<h3>{text(name)}, step {_step(found[-1])}</h3>',
+            picture(drawn, alt),
+            f'<details><summary>Per class</summary>{table(header, rows)}</details>',
         ]
     return '\n'.join(parts)
 
@@ -276,10 +174,10 @@ def _similarity(results: Mapping[str, Sequence[Mapping]]) -> str:
                 value='cosine similarity',
             )
             parts += [
-                f'<h3>{_text(name)}, step {_step(found[-1])}</h3>',
+                f'<h3>{text(name)}, step {_step(found[-1])}</h3>',
                 '<p class="note">Clips spread over the labels, each against the captions of the '
                 'others. A perfect model has a bright diagonal.</p>',
-                _picture(drawn, f'Similarity of captions (rows) and clips (columns), {name}'),
+                picture(drawn, f'Similarity of captions (rows) and clips (columns), {name}'),
             ]
     return '\n'.join(parts)
 
@@ -292,14 +190,14 @@ def _queries(results: Mapping[str, Sequence[Mapping]], data_dir: str) -> str:
         if not last['examples']:
             continue
         read = _reader(last, data_dir)
-        parts.append(f'<h3>{_text(name)}, step {_step(last)}</h3>')
+        parts.append(f'<h3>{text(name)}, step {_step(last)}</h3>')
         parts.append('<p class="note">A green frame: the clip carries this very caption.</p>')
         for example in last['examples']:
             cards = [
                 _card(rank, result, read, budget)
                 for rank, result in enumerate(example['results'], start=1)
             ]
-            parts.append(f'<h3>“{_text(example["query"])}”</h3>')
+            parts.append(f'<h3>“{text(example["query"])}”</h3>')
             parts.append(f'<div class="results">{"".join(cards)}</div>')
     return '\n'.join(parts)
 
@@ -312,7 +210,7 @@ def _answers(workdir: pathlib.Path, results: Mapping[str, Sequence[Mapping]], da
         for path in [workdir / 'evals' / name / f'{_step(found[-1])}.jsonl']
         if path.is_file()
     ]
-    listed = ''.join(f'<li>{_text(page.relative_to(workdir))}</li>' for page in pages)
+    listed = ''.join(f'<li>{text(page.relative_to(workdir))}</li>' for page in pages)
     told = '<p>To listen to and to read against the references:</p>'
     return f'{told}<ul>{listed}</ul>' if pages else ''
 
@@ -345,7 +243,7 @@ def _reader(result: Mapping, data_dir: str) -> Callable[[str], tuple[np.ndarray,
 
 
 def _card(rank: int, result: Mapping, read, budget: _Budget) -> str:
-    caption = _text(result['caption'])
+    caption = text(result['caption'])
     sound = '<p class="note">The recording is not on this machine any more.</p>'
     if read is not None:
         waveform, rate = read(result['id'])
@@ -353,7 +251,7 @@ def _card(rank: int, result: Mapping, read, budget: _Budget) -> str:
         heard = illustrations.mp3(waveform, rate)
         sound = '<p class="note">Left out: the page would be too large.</p>'
         if budget.take((len(drawn) + len(heard)) * 4 // 3):
-            image = _picture(drawn, f'Spectrogram of {result["caption"]}')
+            image = picture(drawn, f'Spectrogram of {result["caption"]}')
             uri = base64.b64encode(heard).decode()
             sound = (
                 f'{image}<audio controls aria-label="Result {rank}" '
@@ -363,7 +261,7 @@ def _card(rank: int, result: Mapping, read, budget: _Budget) -> str:
     return (
         f'<div class="{kind}"><b>{rank}.</b> {caption} <span class="interval">'
         f'{result["score"]:.3f}</span>{sound}'
-        f'<div class="note">{_text(_file_name(result["id"]))}</div></div>'
+        f'<div class="note">{text(_file_name(result["id"]))}</div></div>'
     )
 
 
@@ -371,28 +269,9 @@ def _files(workdir: pathlib.Path, *names: str) -> str:
     parts = []
     for path in (workdir / name for name in names):
         if path.is_file():
-            content = _text(path.read_text())
+            content = text(path.read_text())
             parts.append(f'<details><summary>{path.name}</summary><pre>{content}</pre></details>')
     return '\n'.join(parts)
-
-
-def _with_interval(metrics: Mapping[str, Any], metric: str) -> str:
-    value, interval = metrics.get(metric), metrics.get(f'{metric}_ci95')
-    if value is None:
-        return ''
-    spread = f' [{interval[0]:.3f}, {interval[1]:.3f}]' if interval else ''
-    return f'{value:.3f}<span class="interval">{spread}</span>'
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = ''.join(f'<th>{_text(name)}</th>' for name in header)
-    body = ''.join(f'<tr>{"".join(f"<td>{cell}</td>" for cell in row)}</tr>' for row in rows)
-    return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
-
-
-def _picture(png: bytes, alt: str) -> str:
-    uri = base64.b64encode(png).decode()
-    return f'<img alt="{_text(alt)}" src="data:image/png;base64,{uri}">'
 
 
 def _file_name(record_id: str) -> str:
@@ -402,10 +281,6 @@ def _file_name(record_id: str) -> str:
 
 def _step(result: Mapping) -> str:
     return 'final' if result['step'] is None else str(result['step'])
-
-
-def _text(text: str) -> str:
-    return html.escape(str(text))
 
 
 def main(argv: list[str]) -> None:
