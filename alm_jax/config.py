@@ -38,6 +38,7 @@ PARAM_RULES = (
     (r'mlp\w*/(up|gate)/kernel$', ('fsdp', 'tensor')),
     (r'mlp\w*/down/kernel$', ('tensor', 'fsdp')),
     (r'(word|token)_embedding/embedding$', (None, 'fsdp')),
+    (r'lm_head/kernel$', ('fsdp', None)),
 )
 # name of an axis of activations -> mesh axes, see alm_jax.models.layers.placement
 ACTIVATION_RULES = (

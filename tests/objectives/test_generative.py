@@ -94,6 +94,24 @@ def test_a_batch_without_tokens_that_count_is_zero():
     assert not any(np.any(gradient) for gradient in gradients)
 
 
+def test_chunks_that_predict_nothing_are_skipped():
+    """What is no number there is not seen, in either pass."""
+    tokens, head, targets, _ = inputs()
+    weights = np.zeros(targets.shape, bool)
+    weights[:, 2:10:2] = True  # 4 of each row
+    tokens[~weights] = np.nan
+
+    @functools.partial(jax.jit, static_argnames='chunk')
+    def run(tokens, head, chunk):
+        def loss(head):
+            return jnp.sum(token_cross_entropy(tokens, head, targets, weights, chunk=chunk).loss)
+
+        return jax.value_and_grad(loss)(head)
+
+    assert all(np.isfinite(x).all() for x in run(tokens, head, 4))
+    assert not any(np.isfinite(x).all() for x in run(tokens, head, 5))  # the last of 5 is none
+
+
 def test_large_logits_stay_finite():
     tokens, head, targets, weights = inputs()
 
