@@ -71,14 +71,13 @@ class Conversation:
         clips = [(excerpt.waveform, excerpt.rate) for _, excerpt in self.clips]
         pieces: list[str] = []
         try:
-            for piece in self._speaker.stream(
-                (clips, [*self.turns, (asked, None)]), **self._options
-            ):
-                pieces.append(piece)
-                yield piece
+            row = clips, [*self.turns, (asked, None)]
+            for piece in self._speaker.stream(row, **self._options):
+                pieces.append(piece if any(pieces) else piece.lstrip())
+                yield pieces[-1]
         except ConfigError:
             pieces = []
             raise
         finally:
             if pieces:
-                self.turns.append((asked, ''.join(pieces).strip()))
+                self.turns.append((asked, ''.join(pieces).rstrip()))
