@@ -221,7 +221,13 @@ class Captioning:
     def _predictions(self, own, similarity, written, heard) -> list[dict[str, Any]]:
         ids = [str(i) for i in self._source.columns['id'][self._rows]]
         lines = [
-            {'id': ids[i], 'prompt': self._prompt, 'references': references, 'prediction': own[i]}
+            {
+                'id': ids[i],
+                'recording_id': self._recordings[i],
+                'prompt': self._prompt,
+                'references': references,
+                'prediction': own[i],
+            }
             for i, references in enumerate(self._references)
         ]
         for i, value in enumerate(() if similarity is None else similarity):

@@ -257,6 +257,7 @@ class QuestionAnswering:
         for i, question in enumerate(self._asked):
             line = {
                 'id': self._ids[i],
+                'recording_id': self._recordings[i],
                 'task': question.task,
                 'history': question.history,
                 'prompt': question.text,
