@@ -16,7 +16,7 @@ from alm_jax.data.inputs import entries
 from alm_jax.evals import answers_page
 from alm_jax.evals import result as result_lib
 from alm_jax.load import Run, complete_steps, load_run, load_towers
-from alm_jax.training import checkpoint
+from alm_jax.training import checkpoint, stages
 
 
 def run(evaluator: type) -> None:
@@ -93,13 +93,16 @@ class Evaluation:
         self._data, self._data_dir, self._kind = data, data_dir, list(kind)
         self._given = dict(map(_parsed, options))
         self._evaluator: Any = None
+        self._stage: int | None = None  # of the run, that the evaluator is for
 
     def __call__(self, model: Run) -> result_lib.EvalResult:
         """Evaluates ``model``; the config's entry of this name says what is not given here."""
         out = self._out or model.workdir
         if not out:
             raise ConfigError('give --out DIR: a pretrained model has no workdir.')
-        if self._evaluator is None:  # kept, so that the next checkpoint compiles nothing
+        stage = 0 if model.step is None else stages.number_at(model.config, model.step)
+        if stage != self._stage:  # else kept, so that the next checkpoint compiles nothing
+            self._stage = stage
             self._evaluator = config_lib.call_with(
                 self._make,
                 self._options(model.config),

@@ -1,5 +1,6 @@
 """The evaluators as programs and as a checkpoint watcher."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -111,3 +112,23 @@ def test_in_train_evaluators_come_from_the_config(model, recordings_data):
         config.evals = {'x': mistake}
         with pytest.raises(ConfigError, match=message):
             build_evaluators(config, model.predictors)
+
+
+def test_each_stage_of_a_run_is_evaluated_by_its_own_predictors(model, recordings_data, tmp_path):
+    made = []
+
+    class Counting(Retrieval):
+        def __init__(self, predictors, *, data, data_dir=''):
+            super().__init__(predictors, data=data, data_dir=data_dir)
+            made.append(predictors)
+
+    config = model.config.copy_and_resolve_references()
+    with config.unlocked():
+        config.steps = 3
+        config.stages = ({'name': 'first', 'steps': 2}, {'name': 'second', 'steps': 1})
+    evaluate = binary.Evaluation(Counting, 'x', data=recordings_data, out=str(tmp_path))
+    for step in (1, 2, 3):
+        predictors = dataclasses.replace(model.predictors)
+        evaluate(dataclasses.replace(model, config=config, step=step, predictors=predictors))
+    assert len(made) == 2
+    assert made[1] is predictors
