@@ -9,7 +9,10 @@ from alm_jax.training.perf.hlo_text import Array, Instruction
 
 # Custom calls by which a compiler talks to itself.
 NO_PRODUCTS = frozenset(
-    {'AllocateBuffer', 'AssumeGatherIndicesInBound', 'ConcatBitcast', 'Sharding', 'TopK'}
+    {
+        *('AllocateBuffer', 'AssumeGatherIndicesInBound', 'ConcatBitcast', 'Sharding', 'TopK'),
+        *('SliceId', 'ZeroCrop'),  # of programs over several slices
+    }
 )
 
 
