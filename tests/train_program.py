@@ -23,7 +23,7 @@ class Program:
     def __init__(self, folder: pathlib.Path, data_dir: pathlib.Path, config: str):
         self.folder = folder
         (folder / 'small.py').write_text(config)
-        for name in ('torch', 'tensorflow', 'transformers', 'librosa', 'sklearn', 'scipy'):
+        for name in ('torch', 'tensorflow', 'transformers', 'librosa', 'sklearn'):
             (folder / 'hidden' / name).mkdir(parents=True)
             hide = f'raise ImportError("{name} is for tests alone")\n'
             (folder / 'hidden' / name / '__init__.py').write_text(hide)
