@@ -101,12 +101,17 @@ def log_mel(x_bn: np.ndarray, front_end: FrontEnd) -> np.ndarray:
       front_end: the definition, see FrontEnd.
 
     Returns:
-      float32 [b, front_end.num_frames(n), n_mels]. The frames of a clip of m <= n samples are the
-      first ``front_end.num_frames(m)``.
+      float32 [b, front_end.num_frames(n), front_end.bands]. The frames of a clip of m <= n samples
+      are the first ``front_end.num_frames(m)``.
     """
     filters = mel_filters(front_end)
     # Row by row, the frames stay in the processor's cache: four times as fast as the whole batch.
-    return np.stack([_log(spectrogram(x, front_end) @ filters, front_end) for x in x_bn])
+    mel = np.stack([_log(spectrogram(x, front_end) @ filters, front_end) for x in x_bn])
+    if front_end.beside is None:
+        return mel
+    other = log_mel(x_bn, front_end.beside)[:, : mel.shape[1]]
+    missing = mel.shape[1] - other.shape[1]
+    return np.concatenate([mel, np.pad(other, ((0, 0), (0, missing), (0, 0)))], axis=2)
 
 
 def _log(mel_tm: np.ndarray, front_end: FrontEnd) -> np.ndarray:

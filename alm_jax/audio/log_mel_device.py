@@ -23,8 +23,8 @@ def log_mel_device(x_bn: jax.Array, front_end: FrontEnd) -> jax.Array:
       front_end: static.
 
     Returns:
-      float32 [b, front_end.num_frames(n), n_mels]. The frames of a clip of m <= n samples are the
-      first ``front_end.num_frames(m)``; mask those after, which hold the log of silence.
+      float32 [b, front_end.num_frames(n), front_end.bands]. The frames of a clip of m <= n samples
+      are the first ``front_end.num_frames(m)``; mask those after, which hold the log of silence.
     """
     mel = jnp.matmul(
         spectrogram_device(x_bn, front_end),
@@ -38,7 +38,12 @@ def log_mel_device(x_bn: jax.Array, front_end: FrontEnd) -> jax.Array:
     if front_end.dynamic_range is not None:
         loudest = value.max(axis=(1, 2), keepdims=True)
         value = jnp.maximum(value, loudest - front_end.dynamic_range)
-    return (value - front_end.mean) / front_end.scale
+    value = (value - front_end.mean) / front_end.scale
+    if front_end.beside is None:
+        return value
+    other = log_mel_device(x_bn, front_end.beside)[:, : value.shape[1]]
+    missing = value.shape[1] - other.shape[1]
+    return jnp.concatenate([value, jnp.pad(other, ((0, 0), (0, missing), (0, 0)))], axis=2)
 
 
 def spectrogram_device(x_bn: jax.Array, front_end: FrontEnd) -> jax.Array:

@@ -44,6 +44,8 @@ class FrontEnd:
       dynamic_range: values are raised to the spectrogram's maximum less this, per window; None for
         no limit. In units of ``log``.
       mean, scale: see above; in units of ``log``.
+      beside: another spectrogram of the same signal, whose bands stand behind these. Its frames are
+        those with the same numbers; where it has none stand zeros.
     """
 
     name: str
@@ -68,6 +70,12 @@ class FrontEnd:
     dynamic_range: float | None = None
     mean: float = 0.0
     scale: float = 1.0
+    beside: 'FrontEnd | None' = None
+
+    @property
+    def bands(self) -> int:
+        """Of the result: ``n_mels`` and those of what is beside."""
+        return self.n_mels + (self.beside.bands if self.beside else 0)
 
     def num_frames(self, num_samples: Any) -> Any:
         """Frames of a clip of ``num_samples`` (an int, or an integer array of numpy or jax).
@@ -228,7 +236,24 @@ PRESETS: dict[str, FrontEnd] = {
         power=1,
         offset=0.001,
     ),
+    # AF-CLAP of Audio Flamingo 2, HTS-AT at 16 kHz (arXiv:2503.03983, section 3.1).
+    'af_clap': FrontEnd(
+        name='af_clap',
+        sampling_rate=16000,
+        win_length=1024,
+        n_fft=1024,
+        hop_length=160,
+        n_mels=64,
+        f_min=50.0,
+        f_max=8000.0,
+        mel='slaney',
+        log='db',
+        centred=True,
+        floor=1e-10,
+    ),
 }
+# SALMONN's encoders side by side (arXiv:2310.13289, section 3.1).
+PRESETS['salmonn'] = dataclasses.replace(_WHISPER, name='salmonn', beside=PRESETS['beats'])
 
 
 def front_end_sha256(front_end: FrontEnd, **context: Any) -> str:
@@ -240,7 +265,8 @@ def front_end_sha256(front_end: FrontEnd, **context: Any) -> str:
         ``policy='windows'`` (how a long clip is cut); JSON types only.
     """
     constants = dataclasses.asdict(front_end)
-    if front_end.window_power == 1.0:  # younger than published hashes
-        del constants['window_power']
+    for name, default in (('window_power', 1.0), ('beside', None)):  # younger than published hashes
+        if constants[name] == default:
+            del constants[name]
     content = {'front_end': constants, **context}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -48,8 +48,8 @@ class FrontEnd:
         )
 
     def empty(self, rows: int) -> tuple[jax.Array, jax.Array]:
-        """(zeros [rows, t, n_mels], int32 [rows] of t): what a model is initialised with."""
-        mel = jnp.zeros((rows, self.window_frames, self.preset.n_mels))
+        """(zeros [rows, t, bands], int32 [rows] of t): what a model is initialised with."""
+        mel = jnp.zeros((rows, self.window_frames, self.preset.bands))
         return mel, jnp.full((rows,), self.window_frames, jnp.int32)
 
     def augmented(

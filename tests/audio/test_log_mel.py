@@ -193,3 +193,17 @@ def test_whisper_limits_the_range_of_each_clip_by_itself():
         peaks = got.max(axis=(1, 2))
         np.testing.assert_allclose(got.min(axis=(1, 2)), peaks - 8 / 4, atol=1e-6)
         np.testing.assert_allclose(peaks[0] - peaks[1], 2 / 4, atol=1e-5)
+
+
+@pytest.mark.parametrize('length', [300, 8000])
+def test_bands_of_another_front_end_stand_behind_with_zeros_where_it_has_no_frame(length):
+    x = np.random.default_rng(0).uniform(-1, 1, (2, length)).astype(np.float32)
+    front_end = PRESETS['salmonn']
+    whisper, beats = (log_mel(x, PRESETS[name]) for name in ('whisper_80', 'beats'))
+    for got in (log_mel(x, front_end), np.asarray(on_device(x, front_end))):
+        assert (
+            got.shape == (2, front_end.num_frames(length), front_end.bands) == (2, *got.shape[1:])
+        )
+        np.testing.assert_allclose(got[..., :80], whisper, atol=1e-3)
+        np.testing.assert_allclose(got[:, : beats.shape[1], 80:], beats, atol=1e-2)
+        assert not got[:, beats.shape[1] :, 80:].any()

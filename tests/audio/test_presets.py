@@ -29,6 +29,8 @@ def test_a_preset_bears_its_name(preset):
         ('yamnet', 15_600, 96),  # the 0.975 s patch of the published model
         ('yamnet', 399, 1),
         ('clap', 1, 1),
+        ('af_clap', 160_000, 1001),
+        ('salmonn', 480_000, 3000),
         ('whisper_80', 1, 1),
     ],
 )
@@ -71,6 +73,8 @@ def test_the_hash_does_not_depend_on_the_order_of_the_context():
         ('cnn14', '711636765eafdc6cb4f07bdaeea9bd37aae26ea0d80941570b043f3cabfbdbad'),
         ('passt', '11f963d45c7711dee6379231ddc5eddfa612ff2798e7e86b8caa374078780f70'),
         ('yamnet', 'f4abc8acd31f673dd48e5f5948233501fdafb1eda74d2d2b87405a619b98e024'),
+        ('af_clap', '7977e541d955ff1310619523b0ea38904fb4813531df2e4496f066913a3f29a1'),
+        ('salmonn', 'cedb999a4fdb1103811f41f167ed4ca99dbb15bbf350063a3c31a0c64e72cf50'),
     ],
 )
 def test_the_constants_are_pinned(preset, sha256):

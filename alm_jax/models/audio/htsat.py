@@ -52,6 +52,7 @@ VARIANTS = {
     'mu': Size(width=16, depths=(2, 2), heads=(2, 4), image=128, window=4),
     'tiny': Size(),  # laion/clap-htsat-unfused
     'base': Size(width=128, depths=(2, 2, 12, 2)),
+    'large': Size(width=256, depths=(2, 2, 12, 2)),  # AF-CLAP
 }
 
 
@@ -70,12 +71,15 @@ class HtsAt(nn.Module):
     Attributes:
       variant: 'mu', 'tiny', 'base', or a Size.
       fusion: whether the input has four spectrograms, the whole clip and three cuts of it.
+      dense: whether 'frames' are every token, band by band within a step, instead of their mean
+        over frequency (Audio Flamingo 2).
       remat: what blocks recompute in the backward pass, see ``transformer_stack``.
       dtype: compute dtype; norms, softmax and pooling are float32.
     """
 
     variant: str | Size = 'tiny'
     fusion: bool = False
+    dense: bool = False
     remat: str = 'none'
     dtype: DTypeLike = jnp.float32
 
@@ -91,9 +95,10 @@ class HtsAt(nn.Module):
             The cuts of the others are not looked at.
 
         Returns:
-          'pooled' float32 [b, d], mean over all; 'frames' float32 [b, t', d], mean over frequency;
-          'frame_mask' bool [b, t'], all True; 'embeddings' [b, h, w, c], the first stage's input;
-          'stage_0', ... [b, h, w, c], the stages' outputs; 'tokens' [b, f', t', d].
+          'pooled' float32 [b, d], mean over all; 'frames' float32 [b, t', d], mean over frequency,
+          or ``dense`` [b, t' * f', d]; 'frame_mask' bool of these, all True; 'embeddings'
+          [b, h, w, c], the first stage's input; 'stage_0', ... [b, h, w, c], the stages' outputs;
+          'tokens' [b, f', t', d].
 
         Raises:
           ConfigError: an unknown variant.
@@ -113,7 +118,11 @@ class HtsAt(nn.Module):
             x = _Stage(size, depth, heads, last, self.remat, self.dtype, name=f'stage_{i}')(x)
             outputs[f'stage_{i}'] = x
         tokens = _unfold(LayerNorm(1e-5, name='final_norm')(x), size)
-        frames = jnp.mean(tokens.astype(jnp.float32), axis=1)
+        frames = tokens.astype(jnp.float32)
+        if self.dense:
+            frames = frames.transpose(0, 2, 1, 3).reshape(len(frames), -1, frames.shape[-1])
+        else:
+            frames = jnp.mean(frames, axis=1)
         return {
             **outputs,
             'tokens': tokens,
@@ -126,7 +135,8 @@ class HtsAt(nn.Module):
         """How many 'frames' there are of a clip, whatever its length: an int or an array."""
         size = self.variant if isinstance(self.variant, Size) else VARIANTS[self.variant]
         width = size.image // size.patch // 2 ** (len(size.depths) - 1)
-        return num_frames * 0 + width * (size.image // size.mel_bins)
+        steps = width * (size.image // size.mel_bins)
+        return num_frames * 0 + (width * width if self.dense else steps)
 
     def _normalised(self, mel_bctf, size):
         """Normalised and stretched to the frames of the image: [b, c, image * ratio, f]."""

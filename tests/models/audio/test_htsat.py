@@ -26,3 +26,16 @@ def test_what_is_recomputed_changes_neither_value_nor_gradient():
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(expected[1]))
     for one, other in zip(jax.tree.leaves(got[1]), jax.tree.leaves(expected[1]), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6 * largest)
+
+
+def test_dense_frames_are_all_tokens_step_by_step():
+    mel = jax.random.normal(jax.random.key(1), (2, 100, 32))
+    params = HtsAt(SMALL).init(jax.random.key(0), mel)
+    dense = HtsAt(SMALL, dense=True)
+    got, mean = dense.apply(params, mel), HtsAt(SMALL).apply(params, mel)
+    b, bands, steps, d = got['tokens'].shape
+    assert got['frames'].shape == (b, dense.num_tokens(100), d) == (b, steps * bands, d)
+    by_step = got['frames'].reshape(b, steps, bands, d)
+    np.testing.assert_array_equal(by_step[:, :, 1], got['tokens'][:, 1])
+    np.testing.assert_allclose(by_step.mean(axis=2), mean['frames'], atol=1e-6)
+    np.testing.assert_allclose(got['pooled'], mean['pooled'], atol=1e-6)
