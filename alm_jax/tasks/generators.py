@@ -146,7 +146,7 @@ class Generators:
                 own = [block[number] for number in numbers]
                 vectors = [heard[number] for number in numbers]
                 ids, mask, first = self._inputs(own, vectors, self._rows)
-                self._check_length(ids.shape[1] + max_tokens)
+                self._check_length(own, max_tokens)
                 seed = tuple(prompt.seed for prompt in own)
                 texts = writer.generate(
                     ids,
@@ -176,7 +176,7 @@ class Generators:
         prompt = self._prompt(*row, 0)
         heard = self._heard(params, extra, [prompt])
         ids, mask, first = self._inputs([prompt], heard, rows=1)
-        self._check_length(ids.shape[1] + max_tokens)
+        self._check_length([prompt], max_tokens)
         options = {'max_tokens': max_tokens, 'sampling': sampling, 'stops': stops, 'first': first}
         writer, tokenizer = self._writer(params), self.tokenizer.full
         for (piece,) in streaming.stream(writer, tokenizer, ids, mask, **options):
@@ -254,8 +254,9 @@ class Generators:
             first['prefix_bt'] = prefix
         return jax.tree.map(lambda x: fixed_batches.padded(x, rows), (ids, mask, first))
 
-    def _check_length(self, length: int) -> None:
+    def _check_length(self, prompts: Sequence[_Prompt], max_tokens: int) -> None:
         positions = self.model.text.size.positions
+        length = max(len(prompt.token_ids) for prompt in prompts) + max_tokens
         if positions and length > positions:
             raise ConfigError(
                 f'a prompt and its answer may take {length} tokens; the model has {positions} '

@@ -151,6 +151,28 @@ def test_rows_that_cannot_be_answered(row, error, message):
         answers([row], connector='pool')  # of two vectors each
 
 
+def test_more_tokens_than_the_model_has_positions():
+    words = generative_run.tokenizer()
+    config = generative_run.make_config(plain=True, vocabulary=words.vocab_size, positions=32)
+    task = build_task(config, tokenizer=words)
+    params, _ = jax.jit(lambda: task.init(jax.random.key(1), None))()
+    rows = generative_run.questions(3)[2:]  # of 30 tokens
+    with pytest.raises(ConfigError, match='may take 36 tokens; the model has 32 positions'):
+        task.predictors.generate(params, {}, rows, max_tokens=6)
+    assert len(task.predictors.generate(params, {}, rows, max_tokens=2)) == 1
+
+
+def test_a_stream_is_the_answer(monkeypatch):
+    monkeypatch.undo()
+    task, params = model()
+    rows = generative_run.questions(3)
+    whole = [text.replace('\ufffd', '') for text in answers(rows)]  # bytes that are no character
+    assert any(whole)
+    for row, text in zip(rows, whole):
+        pieces = list(task.predictors.stream(params, {}, row, max_tokens=MAX_TOKENS))
+        assert ''.join(pieces).replace('\ufffd', '').strip() == text.strip()
+
+
 def test_names():
     task, _ = model()
     other = dataclasses.replace(task.predictors, max_windows=1)
