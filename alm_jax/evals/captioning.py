@@ -101,7 +101,6 @@ class Captioning:
             prompt=self._prompt,
             max_tokens=max_tokens,
             train=train,
-            two_tower='',
             text_sha256=predictors.text_sha256,
             record_ids_sha256=self._ids_sha256,
         )
@@ -136,23 +135,24 @@ class Captioning:
             paired = np.flatnonzero(heard.partner >= 0)
             if len(paired) > 1:
                 written['shuffled'] = paired, write(paired, heard.shuffled)
-        two_tower_sha256 = ''
         if self._train:
             commonest = [self._train.commonest] * len(everything)
             written['most_frequent'] = everything, commonest
         if self._two_tower:
-            nearest, two_tower_sha256 = self._train.nearest(
-                self._two_tower, self._source, self._rows
-            )
-            written['retrieved'] = everything, nearest
-        return self._result(written, heard, two_tower_sha256)
+            written['retrieved'] = everything, self._nearest[0]
+        return self._result(written, heard)
+
+    @functools.cached_property
+    def _nearest(self) -> tuple[list[str], str]:
+        """The training captions that the two towers find, for every model that is evaluated."""
+        return self._train.nearest(self._two_tower, self._source, self._rows)
 
     def _write(self, params, extra, indices, hear) -> list[str]:
         turns = [(self._prompt, None)]
         asked = [hearing.Asked(functools.partial(hear, i), turns) for i in indices]
         return hearing.answers(self._predictors, params, extra, asked, self._max_tokens)
 
-    def _result(self, written, heard, two_tower_sha256: str) -> result.EvalResult:
+    def _result(self, written, heard) -> result.EvalResult:
         if self._meteor and self._text != 'transcript':
             texts = [text for _, written_so in written.values() for text in written_so]
             texts += [text for own in self._references for text in own]
@@ -171,14 +171,14 @@ class Captioning:
                 baselines[f'{name}_{metric}'] = table[name]['metrics'][metric]
                 for key in (metric, f'{metric}_ci95'):
                     metrics[f'over_{name}_{key}'] = table[name]['difference'][key]
-        protocol = dict(self.protocol)
-        protocol['options'] = {**protocol['options'], 'two_tower': two_tower_sha256}
+        two_tower = self._nearest[1] if self._two_tower else ''
+        options = {**self.protocol['options'], 'two_tower': two_tower}
         return result.EvalResult(
             evaluator=self.name,
             data=self._data,
             n=len(self._rows),
             classes=None,
-            protocol=protocol,
+            protocol={**self.protocol, 'options': options},
             front_end_sha256=self._predictors.front_end_sha256,
             metrics=metrics,
             baselines=baselines,

@@ -1,6 +1,8 @@
 """The captioning evaluator on real recordings, with a system whose captions can be told."""
 
 import json
+import os
+import pathlib
 
 import numpy as np
 import pytest
@@ -130,10 +132,28 @@ def test_the_shares_of_three_processes_make_the_whole(monkeypatch, system, read)
     assert len(set(map(len, parts))) > 1  # 17 do not divide by 3
 
 
+def test_the_two_towers_are_named_by_their_hash(found, evaluator, model):
+    assert found.protocol['options']['two_tower'] == model.checkpoint_sha256
+    assert evaluator.run({}, {}).predictions == found.predictions
+
+
 def test_what_is_not_computed_is_said_by_name(found):
     missing = {'spice', 'spider', 'fense'} | (set() if meteor_tables.folder() else {'meteor'})
     assert missing == set(found.tables['unavailable'])
     assert not missing & set(found.metrics)
+
+
+@pytest.mark.slow
+def test_meteor_where_its_tables_are_installed(system, recordings_data, monkeypatch):
+    place = pathlib.Path(os.environ.get('ALM_JAX_REFERENCES', ''), 'pycocoevalcap')
+    if not (place / 'meteor/meteor-1.5.jar').is_file():
+        pytest.skip('pycocoevalcap is in no folder that ALM_JAX_REFERENCES names')
+    monkeypatch.setattr(meteor_tables, 'folder', lambda: place)
+    found = Captioning(system, data=recordings_data, conditions=['silence'], limit=6).run({}, {})
+    assert 'meteor' not in found.tables['unavailable']
+    low, high = found.metrics['meteor_ci95']
+    assert low < found.metrics['meteor'] < high
+    assert found.tables['conditions']['silence']['metrics']['meteor'] < found.metrics['meteor']
 
 
 def test_files_and_a_page_to_listen_to(found, tmp_path):
