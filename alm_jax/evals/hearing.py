@@ -33,13 +33,14 @@ class Hearing:
 
     def __init__(self, source: records.Records, rows: np.ndarray, predictors: Any):
         self._source, self._rows = source, rows
-        columns = {name: column[rows] for name, column in source.columns.items()}
+        names = ('duration', 'clips', 'package', 'label', 'id', 'recording_id')
+        columns = {name: source.columns[name][rows] for name in names}
         seconds = np.minimum(columns['duration'], getattr(predictors, 'max_seconds', np.inf))
         window = predictors.window_samples / predictors.sampling_rate
         packages = columns['package']
         self.partner = partners(
             seconds,
-            np.ceil(seconds / window),
+            np.ceil(seconds / window) + 1e6 * columns['clips'],  # as many clips in as many windows
             np.where(columns['label'] == '', columns['id'], columns['label']),
             packages if len(set(packages) - {''}) > 1 else columns['recording_id'],
         )
