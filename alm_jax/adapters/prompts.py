@@ -44,10 +44,10 @@ def with_prompt(prompt_nd: jax.Array, token_ids_bt: jax.Array, token_mask_bt: ja
 
 def init_prefix(rng: jax.Array, module: Decoder, length: int) -> dict[str, jax.Array]:
     """{'key', 'value'}: float32 [l, length, kv_heads, head_dim], standard normal times 0.02."""
-    shape = module.empty_cache(1, length)['layers']['attn']['key'].shape
+    depth, _, kv_heads, _, size = module.empty_cache(1, length)['layers']['attn']['key'].shape
     keys = jax.random.split(rng)
     return {
-        name: 0.02 * jax.random.normal(key, (shape[0], *shape[2:]))
+        name: 0.02 * jax.random.normal(key, (depth, length, kv_heads, size))
         for name, key in zip(('key', 'value'), keys)
     }
 
@@ -63,9 +63,10 @@ def with_prefix(
     slots = prefix['key'].shape[1]
     cache = module.empty_cache(batch, slots + length)
     attn = cache['layers']['attn']
+    rows = {name: own[:, None].swapaxes(2, 3) for name, own in prefix.items()}
     filled = {
-        name: attn[name].at[:, :, :slots].set(prefix[name][:, None].astype(attn[name].dtype))
-        for name in ('key', 'value')
+        name: kv_cache.put(attn[name], jnp.repeat(own, batch, axis=1), 0, axis=3)
+        for name, own in rows.items()
     }
     return {
         'mask': cache['mask'].at[:, :slots].set(True),

@@ -221,8 +221,8 @@ def _reordered(cache, source_n, prompt: int):
     def reorder(path, x):
         if not any(getattr(key, 'key', None) == 'attn' for key in path):
             return x
-        own = jax.lax.slice_in_dim(x, prompt, None, axis=x.ndim - 3)
+        own = jax.lax.slice_in_dim(x, prompt, None, axis=x.ndim - 2)
         own = jnp.take(own, source_n, axis=x.ndim - 4)
-        return jax.lax.dynamic_update_slice_in_dim(x, own, prompt, axis=x.ndim - 3)
+        return jax.lax.dynamic_update_slice_in_dim(x, own, prompt, axis=x.ndim - 2)
 
     return jax.tree_util.tree_map_with_path(reorder, cache)

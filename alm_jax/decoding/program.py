@@ -59,7 +59,7 @@ class Program:
         """A cache whose rows are split like a batch's and its heads like those of parameters."""
 
         def place(x, axis):
-            heads = [(), self._axes('heads')] if x.ndim >= 4 else []
+            heads = [self._axes('heads')] if x.ndim >= 4 else []
             return self._placed(x, *[()] * axis, self._axes('batch'), *heads)
 
         return over_rows(place, cache)
@@ -95,7 +95,7 @@ def mesh_of(params) -> Mesh | None:
 def over_rows(f, cache):
     """A cache of ``f(array, axis of the rows)`` for each of its arrays.
 
-    Those are the mask, [b, s], and keys and values, [b, s, heads, d] or with the layers before;
+    Those are the mask, [b, s], and keys and values, [b, heads, s, d] or with the layers before;
     ``index``, which is the same for all rows, stays.
     """
     return jax.tree.map(lambda x: f(x, max(x.ndim - 4, 0)) if x.ndim else x, cache)

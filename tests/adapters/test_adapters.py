@@ -152,7 +152,7 @@ def test_prompts_and_prefixes(params):
     np.testing.assert_allclose(np.asarray(ours)[MASK], np.asarray(expected)[MASK], atol=1e-5)
 
     made = APPLY({'params': params}, tokens, cache=DECODER.empty_cache(2, 3))['cache']
-    prefix = {name: slots[:, 0] for name, slots in made['layers']['attn'].items()}
+    prefix = {name: slots[:, 0].swapaxes(1, 2) for name, slots in made['layers']['attn'].items()}
     fresh = prompts.init_prefix(jax.random.key(0), DECODER, 3)
     assert {n: x.shape for n, x in fresh.items()} == {n: x.shape for n, x in prefix.items()}
 

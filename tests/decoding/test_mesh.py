@@ -38,7 +38,7 @@ def test_four_devices_write_what_one_writes(runs, way):
 
 def test_the_cache_is_split_over_rows_and_heads(runs):
     one, four = runs
-    rows, slots, heads, size = four['whole']
+    rows, heads, slots, size = four['whole']
     assert (rows, heads) == (6, 2)
-    assert one['whole'].tolist() == one['shard'].tolist() == [5, slots, 2, size]
-    assert four['shard'].tolist() == [3, slots, 1, size]
+    assert one['whole'].tolist() == one['shard'].tolist() == [5, 2, slots, size]
+    assert four['shard'].tolist() == [3, 1, slots, size]

@@ -160,7 +160,7 @@ def test_step_by_step_equals_all_at_once(every, size):
     start = {'cache': decoder.empty_cache(2, 7)}
     outputs = run(parts, params, ids[:, :4], memory, seen[:, :4], **start)
     made = outputs['cache']['layers']['gated']['key']
-    assert made.shape == (SIZE.depth // every, 2, 6, 2, 8)
+    assert made.shape == (SIZE.depth // every, 2, 2, 6, 8)
     got = [outputs['logits']]
     for t in range(4, 7):
         now = slice(t, t + 1)

@@ -84,13 +84,14 @@ class MultiHeadAttention(nn.Module):
           bias_bhts: added to the scores, broadcast to [b, heads, t, s].
           rope_btd: (cos, sin), float32 [b or 1, t, rotated size] each; see ``layers.rotary``.
           cache: of earlier calls, see ``layers.kv_cache``. {'key', 'value', 'index'}: the new keys
-            and values go into a copy of the s slots [b, s, kv_heads, head_dim] at 'index', and the
+            and values go into a copy of the s slots [b, kv_heads, s, head_dim] at 'index', and the
             mask alone says which slots are attended to, whatever ``causal`` and ``window`` are.
+            Where the cache's layers are apart, all slots are given back for those made.
             {'key', 'value'}: complete, so nothing is made of ``memory_bsd``. {}: nothing yet.
 
         Returns:
-          [b, t, d] in ``dtype``; with a cache ([b, t, d], {'key', 'value'} made in this call, or
-          {} when it was complete).
+          [b, t, d] in ``dtype``; with a cache ([b, t, d], {'key', 'value'} made in this call,
+          [b, kv_heads, t, head_dim], or {} when it was complete).
         """
         d = x_btd.shape[-1]
         size = self.head_dim or d // self.heads
@@ -122,13 +123,15 @@ class MultiHeadAttention(nn.Module):
             bias_bhts = scores if bias_bhts is None else bias_bhts + scores
         made = {}
         if cache and 'index' not in cache:
-            key, value = cache['key'], cache['value']
+            key, value = (cache[name].swapaxes(1, 2) for name in ('key', 'value'))
         else:
             memory = x_btd if memory_bsd is None else memory_bsd
             key, value = positioned('key', memory, kv_heads), heads('value', memory, kv_heads)
-            made = {'key': key, 'value': value}
+            made = {'key': key.swapaxes(1, 2), 'value': value.swapaxes(1, 2)}
         if cache and 'index' in cache:
-            key, value = (kv_cache.put(cache[n], made[n], cache['index']) for n in made)
+            slots = {n: kv_cache.put(cache[n], made[n], cache['index'], axis=2) for n in made}
+            key, value = slots['key'].swapaxes(1, 2), slots['value'].swapaxes(1, 2)
+            made = slots | kv_cache.APART if kv_cache.is_apart(cache) else made
         y = attend(
             query,
             key,

@@ -4,10 +4,10 @@ A cache is a pytree, an argument and a result of the model's call:
 
   'mask'    bool [b, s]: which of the s slots hold a token that may be attended to
   'index'   int32 []: the slot that the next position goes to, the same for all rows
-  'layers'  {'attn': {'key', 'value'}}, each [l, b, s, kv_heads, head_dim], and, after a call with a
+  'layers'  {'attn': {'key', 'value'}}, each [l, b, kv_heads, s, head_dim], and, after a call with a
             memory, 'cross_attn' with the memory's, or 'gated' with that of gated blocks between
             layers, whose l is the number of these; a model without a stack has lists of l arrays,
-            which, unlike parts of one, change in place
+            which, unlike parts of one, change in place, and the mark APART in 'attn'
 
 Slots are filled in the order of time, padding included, so prompts may be padded anywhere: at
 their ends, as batches are here, or in front. What tells positions is not the slot but how many
@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 Cache = dict[str, Any]
+APART = {'apart': ()}
 
 
 def empty(
@@ -35,36 +36,53 @@ def empty(
     stacked: bool = True,
 ) -> Cache:
     """A cache of ``length`` slots: the padded prompt and all that is to be generated."""
-    shape = (batch, length, kv_heads, head_dim)
+    shape = (batch, kv_heads, length, head_dim)
 
-    def slots():
-        if stacked:
-            return jnp.zeros((depth, *shape), dtype)
-        return [jnp.zeros(shape, dtype) for _ in range(depth)]
-
+    if stacked:
+        attn = {name: jnp.zeros((depth, *shape), dtype) for name in ('key', 'value')}
+    else:
+        attn = {name: [jnp.zeros(shape, dtype)] * depth for name in ('key', 'value')} | APART
     return {
         'mask': jnp.zeros((batch, length), bool),
         'index': jnp.zeros((), jnp.int32),
-        'layers': {'attn': {'key': slots(), 'value': slots()}},
+        'layers': {'attn': attn},
     }
 
 
-def put(slots, new, index):
-    """``slots`` [b, s, ...] with ``new`` [b, t, ...] from slot ``index`` on.
+def is_apart(slots) -> bool:
+    """Whether these are slots of a cache whose layers are apart."""
+    return isinstance(slots, dict) and 'apart' in slots
+
+
+def join(*of_layers):
+    """What the layers of a model without a stack made: lists of slots, else one array."""
+    if is_apart(of_layers[0]):
+        return {name: [own[name] for own in of_layers] for name in ('key', 'value')} | APART
+    return jnp.stack(of_layers)
+
+
+def put(slots, new, index, axis: int = 1):
+    """``slots`` with ``new`` from slot ``index`` on, slots being along ``axis``.
 
     Raises:
       ValueError: t exceeds s. Whether index + t does cannot be seen here: the caller counts.
     """
-    if new.shape[1] > slots.shape[1]:
-        raise ValueError(f'{new.shape[1]} positions for a cache of {slots.shape[1]} slots.')
-    return jax.lax.dynamic_update_slice_in_dim(slots, new.astype(slots.dtype), index, axis=1)
+    t, s = new.shape[axis], slots.shape[axis]
+    if t > s:
+        raise ValueError(f'{t} positions for a cache of {s} slots.')
+    return jax.lax.dynamic_update_slice_in_dim(slots, new.astype(slots.dtype), index, axis)
 
 
 def extend(cache: Cache | None, mask_bt) -> Cache:
-    """{'mask', 'index'} of a call: the cache's, ``mask_bt`` put in; without one, these alone."""
+    """{'mask', 'index', 'length'} of a call: those of the cache with ``mask_bt`` put in.
+
+    Without a cache, of ``mask_bt`` alone; the length is that of the call, an int.
+    """
+    length = mask_bt.shape[1]
     if cache is None:
-        return {'mask': mask_bt, 'index': jnp.zeros((), jnp.int32)}
-    return {'mask': put(cache['mask'], mask_bt, cache['index']), 'index': cache['index']}
+        return {'mask': mask_bt, 'index': jnp.zeros((), jnp.int32), 'length': length}
+    index = cache['index']
+    return {'mask': put(cache['mask'], mask_bt, index), 'index': index, 'length': length}
 
 
 def ordinals(mask_bs, segments_bs=None):
@@ -118,26 +136,20 @@ def advance(cache: Cache, extended: Cache, made: Cache) -> Cache:
       cache: before it.
       extended: of ``extend``.
       made: the scanned blocks' new keys and values, {'attn': ..., 'cross_attn': ...,
-        'gated': ...}, each [l, b, t, ...]; {} where nothing was made.
+        'gated': ...}, each [l, b, kv_heads, t, head_dim]; {} where nothing was made.
     """
-    index = cache['index']
-    apart = isinstance(cache['layers']['attn']['key'], list)
-
-    def longer(slots, new):
-        if apart:
-            return [put(own, new[layer], index) for layer, own in enumerate(slots)]
-        return jax.vmap(put, (0, 0, None))(slots, new, index)
-
-    layers = {name: kept for name, kept in made.items() if name != 'attn' and kept}
-    if apart and 'cross_attn' in layers:
-        layers['cross_attn'] = jax.tree.map(list, layers['cross_attn'])
-    layers['attn'] = {
-        name: longer(slots, made['attn'][name]) for name, slots in cache['layers']['attn'].items()
-    }
-    length = made['attn']['key'].shape[2]
+    layers = {name: kept for name, kept in made.items() if kept}
+    if is_apart(made['attn']):
+        if 'cross_attn' in layers:
+            layers['cross_attn'] = jax.tree.map(list, layers['cross_attn'])
+    else:
+        layers['attn'] = {
+            name: put(slots, made['attn'][name], cache['index'], axis=3)
+            for name, slots in cache['layers']['attn'].items()
+        }
     return {
         **cache,
         'mask': extended['mask'],
-        'index': index + length,
+        'index': cache['index'] + extended['length'],
         'layers': {**cache['layers'], **layers},
     }

@@ -11,6 +11,7 @@ from flax.core import FrozenDict
 from jax.typing import DTypeLike
 
 from alm_jax import config as config_lib
+from alm_jax.models.layers import kv_cache
 from alm_jax.models.layers.attention import MultiHeadAttention
 from alm_jax.models.layers.dense import Dense
 from alm_jax.models.layers.norm import LayerNorm, RmsNorm
@@ -274,7 +275,7 @@ def _loop(depth, kind, in_axes, block, x_btd, *inputs):
         module = kind(name=f'{LAYERS}_{layer}', **block)
         x_btd, y = module(x_btd, *_of_layer(axes, inputs, layer))
         stacked.append(y)
-    return x_btd, jax.tree.map(lambda *leaves: jnp.stack(leaves), *stacked)
+    return x_btd, jax.tree.map(kv_cache.join, *stacked, is_leaf=kv_cache.is_apart)
 
 
 def _of_layer(axes, inputs, layer: int):

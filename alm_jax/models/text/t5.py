@@ -272,7 +272,7 @@ class T5(T5Encoder):
         """A cache of the decoder for ``length`` tokens."""
         size = self.size
         shape = (size.decoder_depth, batch, length, size.heads, size.head_dim)
-        return kv_cache.empty(*shape, self.dtype)
+        return kv_cache.empty(*shape, self.dtype, stacked=not self.unrolled)
 
     def one_by_one(self, params):
         """(module, parameters) whose decoder has no stack, which decodes faster on a CPU."""

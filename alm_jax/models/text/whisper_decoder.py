@@ -123,7 +123,8 @@ class WhisperDecoder(nn.Module):
         """A cache for ``length`` positions of ``batch`` rows: prompt and continuation."""
         size = self.size
         head_dim = size.width // size.heads
-        return kv_cache.empty(size.depth, batch, length, size.heads, head_dim, self.dtype)
+        shape = (size.depth, batch, length, size.heads, head_dim)
+        return kv_cache.empty(*shape, self.dtype, stacked=not self.unrolled)
 
     def one_by_one(self, params):
         """(module, parameters) of the same model without a stack, which decodes faster on a CPU."""

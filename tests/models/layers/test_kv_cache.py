@@ -51,7 +51,7 @@ def test_step_by_step_equals_all_at_once(decoder):
     cache = kv_cache.empty(DEPTH, 2, SLOTS, 2, WIDTH // HEADS)
     got, cache = apply(variables, x[:, :4], mask[:, :4], memory, memory_mask, cache)
     steps = [got]
-    assert cache['layers']['cross_attn']['key'].shape == (DEPTH, 2, 6, 2, WIDTH // HEADS)
+    assert cache['layers']['cross_attn']['key'].shape == (DEPTH, 2, 2, 6, WIDTH // HEADS)
     for t in range(4, SLOTS):
         now = slice(t, t + 1)
         got, cache = apply(variables, x[:, now], mask[:, now], None, memory_mask, cache)
