@@ -20,10 +20,9 @@ ROWS, CLIPS, TOKENS, VOCABULARY = 8, 2, 24, 60
 # name -> (mesh, micro-batches)
 CASES = {
     'whole': ({'data': 1}, 1),
-    'two_parts': ({'data': 1}, 2),
     'four_parts': ({'data': 1}, 4),
     'four_devices': ({'data': 2, 'fsdp': 2}, 1),
-    'two_parts_on_four': ({'data': 1, 'fsdp': 2, 'tensor': 2}, 2),
+    'two_parts': ({'data': 1, 'fsdp': 2, 'tensor': 2}, 2),
 }
 
 

@@ -109,6 +109,7 @@ def test_micro_batches_have_the_gradient_of_the_whole_batch():
     assert np.linalg.norm(parts - whole) < 1e-5 * np.linalg.norm(whole)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_on_four_devices(tmp_path):
     """The negatives of the whole batch are drawn wherever its rows are."""
     flags = '--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0'
