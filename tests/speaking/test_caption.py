@@ -71,7 +71,7 @@ def test_files_and_answers_about_them(run, audio_lm, noises):
 
 
 @pytest.mark.parametrize('slot', ['<audio>', '<|AUDIO|>'])
-def test_places_in_prompts(speaker, noises, slot):
+def test_places_in_prompts(speaker, audio_lm, noises, slot):
     """In front when there is none; several places take several files."""
     files = [str(noises / f'{i}.wav') for i in (3, 7)]
 
@@ -83,7 +83,12 @@ def test_places_in_prompts(speaker, noises, slot):
     assert len(behind) == 2
     assert behind != said('the dog ?')
     [both] = said(f'{slot} {slot} the dog ?')
-    assert both != said(f'{slot} {slot} the dog ?', files[::-1])[0]
+    model = load(audio_lm)
+    clips = [soundfile.read(file, dtype='float32')[0] for file in files]
+    place = model.slot.format(model.place)
+    prompt = f'{place} {place} the dog ?'
+    assert model.generate(clips, prompt, sampling_rate=RATE, max_tokens=6) == [both]
+    assert model.generate(clips[::-1], prompt, sampling_rate=RATE, max_tokens=6) != [both]
     with pytest.raises(ConfigError, match='2 places for audio: give 2 files'):
         said(f'{slot} {slot} the dog ?', files[:1])
 
@@ -183,6 +188,8 @@ def test_draws_are_told_by_seed_and_file(speaker, noises):
     together = [c['caption'] for c in captions(speaker, drawn, entries, noises)]
     alone = [c['caption'] for e in entries for c in captions(speaker, drawn, [e], noises)]
     assert together == alone
+    again = [('./3.wav', 'the dog ?')]
+    assert together[3] != next(captions(speaker, drawn, again, noises))['caption']
     other = order(sampling=Sampling(temperature=1.0, seed=6), max_tokens=12)
     assert together != [c['caption'] for c in captions(speaker, other, entries, noises)]
 

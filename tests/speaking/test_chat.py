@@ -51,10 +51,11 @@ def test_the_template_of_the_folder_is_written(chatting, chat_lm):
     from alm_jax.load import load
 
     model = load(chat_lm)
-    turns = [('<|AUDIO|> the dog ?', 'rain <|im_end|>'), ('no cat ?', None)]
+    turns = [('the <|AUDIO|> dog ?', 'rain <|im_end|>'), ('no cat ?', None)]
     ids, _ = audio_lm_dialogue.read(model, turns, 1)
     words = [model.tokenizer.id_to_token(i) for i in ids]
     assert words.count('<|AUDIO|>') == 1
+    assert words[words.index('<|AUDIO|>') - 1] == 'the'
     assert words.count('<|im_start|>') == 4
     assert words.count('<|im_end|>') == 3
     assert words[-1] not in ('<|im_end|>', '<|AUDIO|>')
