@@ -160,12 +160,14 @@ if __name__ == '__main__':
     flags.DEFINE_string(
         'prompt', None, "What is asked; by default the model's words for a caption."
     )
-    flags.DEFINE_float('max_seconds', 600.0, 'Heard of a file, if the model takes so much.')
+    flags.DEFINE_float(
+        'max_seconds', 600.0, 'Heard of a file, if the model takes so much.', lower_bound=0.1
+    )
     flags.DEFINE_float('every_seconds', 0.0, 'Caption all of a file, in windows of this length.')
     flags.DEFINE_string('manifest', '', '.csv, .jsonl or .parquet with a column file, or prompt.')
     flags.DEFINE_string('root', '', "Where its paths start; by default the manifest's folder.")
     flags.DEFINE_string('out', 'captions.parquet', 'Where captions of a manifest go.')
-    flags.DEFINE_integer('files_per_shard', 256, 'Files of a manifest written at once.')
+    flags.DEFINE_integer('files_per_shard', 256, 'Files of a manifest written at once.', 1)
     flags.DEFINE_integer('batch_size', 8, 'Clips at a time.', lower_bound=1)
     distributed.define_flags()
     config_lib.run(main)

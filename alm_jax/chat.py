@@ -147,5 +147,7 @@ if __name__ == '__main__':
     choices.define_flags(max_tokens=256)
     flags.DEFINE_bool('page', False, 'Serve a page to the browser of this machine.')
     flags.DEFINE_integer('port', 0, 'Of the page; 0 is any that is free.')
-    flags.DEFINE_float('max_seconds', 600.0, 'Heard of a file, if the model takes so much.')
+    flags.DEFINE_float(
+        'max_seconds', 600.0, 'Heard of a file, if the model takes so much.', lower_bound=0.1
+    )
     config_lib.run(main)

@@ -1,7 +1,8 @@
 """What a user does with a model that hears and writes: clips and prompts in, texts out.
 
 Prompts are plain text: the chat_template of a folder is not rendered, so what it would write around
-a question (<|im_start|>user ...) stands in the prompt or is missing.
+a question (<|im_start|>user ...) stands in the prompt or is missing. ``audio_lm_dialogue`` writes
+prompts with it.
 """
 
 import dataclasses

@@ -259,11 +259,20 @@ def _schema(path: pathlib.Path) -> pa.Schema:
 
 @contextlib.contextmanager
 def _locked(folder: pathlib.Path) -> Iterator[None]:
-    """A folder that no other job writes to."""
-    folder.mkdir(exist_ok=True)
-    with (folder / 'lock').open('w') as lock:
+    """A folder that no other job writes to; nothing is left of it when it stays empty."""
+    try:
+        folder.mkdir(exist_ok=True)
+        lock = (folder / 'lock').open('w')
+    except OSError as error:
+        raise ConfigError(f'{folder} cannot be written: {error.strerror}.') from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ConfigError(f'another program is writing to {folder}.') from error
-        yield
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                (folder / 'lock').unlink()
+                folder.rmdir()

@@ -34,11 +34,7 @@ def sampling(given: flags.FlagValues) -> Sampling:
 
 
 def speaker(given: flags.FlagValues) -> Speaker:
-    """The model. Of several processes all take the checkpoint that the first finds.
-
-    Raises:
-      ConfigError: none is named, or see ``load_speaker``.
-    """
+    """The model. Raises ConfigError when none is named; see also ``load_speaker``."""
     path = given.checkpoint or given.workdir
     if not path:
         raise ConfigError('give --checkpoint: a generative run, or a folder such as Qwen2-Audio.')

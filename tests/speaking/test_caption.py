@@ -247,6 +247,14 @@ def test_what_was_made_otherwise_is_not_mixed(speaker, noises, tmp_path):
     manifest(tmp_path, ['2.wav'])
     with pytest.raises(ConfigError, match='manifest_sha256'):
         batch_of(speaker, path, tmp_path / 'c.parquet', noises).run()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ['c.parquet', path.name]
+
+
+def test_one_job_at_a_time(speaker, noises, tmp_path):
+    batch = batch_of(speaker, manifest(tmp_path, ['1.wav']), tmp_path / 'c.parquet', noises)
+    with batch_lib._locked(batch.parts), pytest.raises(ConfigError, match='another program'):
+        batch.run()
+    assert batch.run() == (1, 0)
 
 
 def test_finished_shards_are_kept(speaker, noises, tmp_path, monkeypatch):
