@@ -10,6 +10,8 @@ import pytest
 import torch
 import transformers
 
+from alm_jax.decoding import beam
+from alm_jax.decoding.generate import Writer, padded
 from alm_jax.interop import pretrained
 from alm_jax.interop.gguf import GgufFile
 
@@ -66,6 +68,21 @@ def test_sentences_go_on_token_for_token(pair):
     assert [model.generate_ids([prompt])[0] for prompt in prompts] == want
     assert model.generate_ids(prompts) == want
     assert model.generate(SENTENCES[3]) == [model.tokenizer.decode(want[3])]
+
+
+def test_beams_equal_transformers(pair):
+    """All three texts of each prompt, prompts of unequal lengths in one batch."""
+    model, reference = pair
+    prompts = [model.tokenizer.encode(text).ids for text in SENTENCES[:4]]
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[0] * (longest - len(row)) + row for row in prompts])
+    mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in prompts])
+    options = {'num_beams': 3, 'num_return_sequences': 3, 'do_sample': False, 'max_new_tokens': 16}
+    want = reference.generate(ids, attention_mask=mask, **options)[:, longest:].numpy()
+    writer = Writer(model.module, model.params, stop_ids=model.stop_ids)
+    found = beam.search(writer, *padded(prompts)[:2], beams=beam.Beams(3), max_tokens=16)
+    for own, count, other in zip(found.tokens.reshape(-1, 16), found.count.ravel(), want):
+        np.testing.assert_array_equal(own[:count], other[:count])
 
 
 def test_logits_equal_transformers(pair):
