@@ -37,7 +37,6 @@ def empty(
 ) -> Cache:
     """A cache of ``length`` slots: the padded prompt and all that is to be generated."""
     shape = (batch, kv_heads, length, head_dim)
-
     if stacked:
         attn = {name: jnp.zeros((depth, *shape), dtype) for name in ('key', 'value')}
     else:
