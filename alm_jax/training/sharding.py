@@ -68,7 +68,8 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[Any] | None = None) -> 
             allow_split_physical_axes=True,
         )
     except NotImplementedError as error:
-        torus = [len(set(axis)) for axis in zip(*(device.coords for device in devices))]
+        extents = [len(set(axis)) for axis in zip(*(device.coords for device in devices))]
+        torus = [extent for extent in extents if extent > 1]
         raise ConfigError(
             f'config.mesh is {dict(axes)}, which cuts an axis of the torus of '
             f'{"x".join(map(str, torus))} chips. Use sizes that are products of whole axes.'
