@@ -12,6 +12,7 @@ NO_PRODUCTS = frozenset(
     {
         *('AllocateBuffer', 'AssumeGatherIndicesInBound', 'ConcatBitcast', 'Sharding', 'TopK'),
         *('SliceId', 'ZeroCrop'),  # of programs over several slices
+        'GatherScatterIndicesBitpacked',  # packs the indices of a gather
     }
 )
 
