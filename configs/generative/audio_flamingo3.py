@@ -29,7 +29,6 @@ def get_config(arg=None):
     c.topology = 'v5p:4x4x4'
     c.compute_dtype = 'bfloat16'
     c.mesh = {'data': 1, 'fsdp': -1, 'tensor': 1, 'sequence': 1, 'dcn': -1}
-    c.sharding.params = (*c.sharding.params, (r'lm_head/kernel$', ('fsdp', None)))
     c.remat = 'dots'
     c.log_every = 20
 

@@ -31,7 +31,6 @@ def get_config(arg=None):
     c.batch_size = 256  # rows, of at most three clips each
     c.compute_dtype = 'bfloat16'
     c.mesh = {'data': 1, 'fsdp': -1, 'tensor': 1, 'sequence': 1, 'dcn': -1}
-    c.sharding.params = (*c.sharding.params, (r'lm_head/kernel$', ('fsdp', None)))
     c.remat = 'dots'
     c.log_every = 20
 
