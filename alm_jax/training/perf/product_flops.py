@@ -11,6 +11,7 @@ from alm_jax.training.perf.hlo_text import Array, Instruction
 NO_PRODUCTS = frozenset(
     {
         *('AllocateBuffer', 'AssumeGatherIndicesInBound', 'ConcatBitcast', 'Sharding', 'TopK'),
+        'GatherScatterIndicesBitpacked',
         *('SliceId', 'ZeroCrop'),  # of programs over several slices
         'GatherScatterIndicesBitpacked',  # packs the indices of a gather
     }
