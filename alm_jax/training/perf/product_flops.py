@@ -11,7 +11,6 @@ from alm_jax.training.perf.hlo_text import Array, Instruction
 NO_PRODUCTS = frozenset(
     {
         *('AllocateBuffer', 'AssumeGatherIndicesInBound', 'ConcatBitcast', 'Sharding', 'TopK'),
-        'GatherScatterIndicesBitpacked',
         *('SliceId', 'ZeroCrop'),  # of programs over several slices
         'GatherScatterIndicesBitpacked',  # packs the indices of a gather
     }
