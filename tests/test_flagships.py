@@ -18,6 +18,8 @@ NAMES = (
     'audio_flamingo',
     'audio_flamingo3',
 )
+# One with audio in its text and one that attends to it: enough for every run of the tests.
+TRAINED_ALWAYS = ('pengi', 'audio_flamingo')
 
 
 def config(name: str, arg: str | None = None):
@@ -35,8 +37,13 @@ def test_a_smoke_has_the_parts_and_the_stages_of_the_whole(name):
         assert one.config.data.pack == other.config.data.pack
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('name', NAMES)
+def marked():
+    for name in NAMES:
+        mark = pytest.mark.slow if name in TRAINED_ALWAYS else pytest.mark.slow_local
+        yield pytest.param(name, marks=mark)
+
+
+@pytest.mark.parametrize('name', list(marked()))
 def test_a_smoke_trains_in_all_stages_and_answers(name, packaged_tiny, tmp_path):
     program = Program(tmp_path, packaged_tiny, '')
     path = ROOT / f'configs/generative/{name}.py:smoke'
