@@ -183,6 +183,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(chat_lm, noises, tmp_path):
     terminal.until(r'dog \?\s+[^\n]{12}')
     terminal.type('\x03')
     terminal.until(r'\[stopped\]\s+> ')
+    time.sleep(1)  # the prompt is written just before the line is waited for
     terminal.type('\x03')
     terminal.until(r'/quit or Ctrl-D ends\)\s+> ')
     terminal.type('\x1b[A')  # the line before
