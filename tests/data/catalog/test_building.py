@@ -290,9 +290,10 @@ def test_options_of_what_is_there_are_kept(folder, tmp_path):
 
 
 def test_two_at_once_are_refused(folder, tmp_path):
-    with builder._locked(tmp_path / 'lock'), pytest.raises(ConfigError, match='Another process'):  # noqa: SIM117
-        with builder._locked(tmp_path / 'lock'):
-            pass
+    lock = tmp_path / 'lock'
+    refused = pytest.raises(ConfigError, match='Another process')
+    with builder._locked(lock), refused, builder._locked(lock):
+        pass
 
 
 def test_configs_are_folders_and_an_unknown_one_names_the_nearest():

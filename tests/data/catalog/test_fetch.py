@@ -5,6 +5,7 @@ import functools
 import hashlib
 import http.server
 import threading
+from typing import ClassVar
 
 import pytest
 
@@ -19,7 +20,7 @@ class Server(http.server.BaseHTTPRequestHandler):
     content = b''
     breaks_at = None
     ranges = True
-    asked: list = []  # noqa: RUF012 - of the class of one test
+    asked: ClassVar[list] = []  # of the class of one test
 
     def do_GET(self):
         wanted = self.headers.get('Range', '')
