@@ -27,7 +27,9 @@ from alm_jax.interop import init_from
 from alm_jax.run_setup import say
 from alm_jax.training import (
     checkpoint,
+    environment,
     goodput,
+    lock,
     metrics,
     param_sharding,
     preemption,
@@ -42,7 +44,12 @@ from alm_jax.training import (
 from alm_jax.training.device_prefetch import DevicePrefetch
 
 
-def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> state.TrainState:
+def train(
+    config: ConfigDict,
+    workdir: pathlib.Path,
+    profile_steps: int = 0,
+    allow_env_change: bool = False,
+) -> state.TrainState:
     """Trains until ``config.steps``, from wherever ``workdir`` already is.
 
     Args:
@@ -50,6 +57,8 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
       workdir: made if needed; the layout is that of README, "A workdir".
       profile_steps: 0, or so many steady steps are profiled (see ``training.profile``), after which
         the command ends. It saves no checkpoint for that; the next one repeats the steps.
+      allow_env_change: whether a checkpoint of other devices or packages may be gone on from, to
+        which bits are not promised (see ``training.environment``).
 
     Returns:
       The last state.
@@ -67,6 +76,7 @@ def train(config: ConfigDict, workdir: pathlib.Path, profile_steps: int = 0) -> 
     curriculum = stages.of(config)
     saved = checkpoint.read_manifest(found) if found else {'step': 0, **stages.entries(config, 0)}
     stages.check_begun(config, saved)
+    say(environment.check(saved, found, allow_change=allow_env_change))
     begin = stages.number_at(config, saved['step'])
     opened = run_setup.open_data(curriculum)
     say(f'{jax.device_count()} {jax.devices()[0].platform} device(s), mesh {dict(mesh.shape)}')
@@ -238,7 +248,10 @@ def main(argv: list[str]) -> int | None:
     workdir = run_setup.make_workdir(flags.FLAGS.workdir)
     try:
         with distributed.session():
-            end = train(config, workdir, flags.FLAGS.profile_steps)
+            first = jax.process_index() == 0
+            with lock.held(workdir) if first else contextlib.nullcontext():
+                given = flags.FLAGS
+                end = train(config, workdir, given.profile_steps, given.allow_env_change)
     except KeyboardInterrupt:
         found = checkpoint.latest_complete(workdir)
         whence = f'step {found.name}' if found else 'the start'
@@ -257,5 +270,6 @@ if __name__ == '__main__':
     flags.DEFINE_string('captions', '', 'CSV or JSONL beside --data: columns file, caption.')
     flags.DEFINE_integer('profile_steps', 0, 'Profile so many steady steps and stop.')
     flags.DEFINE_string('data_dir', '', 'Where prepared data lies; default $ALM_JAX_DATA.')
+    flags.DEFINE_bool('allow_env_change', False, 'Go on under other devices or packages.')
     distributed.define_flags()
     config_lib.run(main)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 
 import numpy as np
@@ -12,7 +13,7 @@ from train_program import Program, numbers
 from alm_jax.data import sources
 from alm_jax.load import load
 from alm_jax.text.tokenizer import Tokenizer
-from alm_jax.training import checkpoint
+from alm_jax.training import checkpoint, lock
 
 STEPS, EVERY = 12, 4
 CONFIG = f"""
@@ -116,6 +117,19 @@ def test_a_run_resumes_from_another_workdir(program, whole):
     assert f'state: {whole}/checkpoints/{begin}' in done.stderr
     assert numbers(workdir) == numbers(whole, after=begin)
     assert scores(workdir)['checkpoint_sha256'] == scores(whole)['checkpoint_sha256']
+
+
+def test_a_resume_on_other_devices_is_refused(program, whole, tmp_path):
+    two = f'{program.environment["XLA_FLAGS"]} --xla_force_host_platform_device_count=2'
+    done = program.train(tmp_path / 'run', f'--config.resume={whole}', XLA_FLAGS=two)
+    mistake(done, 'device_count: 1 there, 2 here', '--allow_env_change')
+
+
+def test_a_second_run_in_one_workdir_is_refused(program, tmp_path):
+    with lock.held(tmp_path / 'run'):
+        done = program.train(tmp_path / 'run')
+    mistake(done, f'{tmp_path}/run is in use by process {os.getpid()} on ')
+    assert list((tmp_path / 'run').iterdir()) == []
 
 
 def test_ctrl_c_says_how_to_go_on(program, whole):

@@ -8,7 +8,6 @@ next.
 
 import concurrent.futures
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -24,11 +23,10 @@ import orbax.checkpoint as ocp
 from flax import traverse_util
 
 from alm_jax.config import ConfigError
-from alm_jax.training import param_names, whole_copy
+from alm_jax.training import environment, param_names, whole_copy
 from alm_jax.training.state import TrainState
 
 MANIFEST = 'manifest.json'
-PACKAGES = ('alm_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy')
 
 
 class CheckpointError(ConfigError):
@@ -74,7 +72,7 @@ class Checkpointer:
             'step': step,
             'data_step': data_step,
             'tree': _spec(items),
-            'versions': {name: _version(name) for name in PACKAGES},
+            **environment.entries(),
             'kept': kept,
             **self._context,
             **context,
@@ -293,10 +291,3 @@ def _files(path: pathlib.Path) -> Iterator[str]:
 def _file_sha256(path: pathlib.Path) -> str:
     with path.open('rb') as file:
         return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ''

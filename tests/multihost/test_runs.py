@@ -120,7 +120,7 @@ def test_a_checkpoint_split_over_processes_goes_on_in_one(jobs, runs, config):
     workdir = jobs.folder / 'resumed'
     resume = f'--config.resume={runs["2x2"]}/checkpoints/{KEPT}'
     command = ('--config', config, '--workdir', workdir, resume, '--config.evals={}')
-    jobs.run(1, 4, '-m', 'alm_jax.train', *command)
+    jobs.run(1, 4, '-m', 'alm_jax.train', *command, '--allow_env_change')
     assert min(metrics(workdir)) == KEPT + 1
     whole = losses(runs['2x2'], after=KEPT)
     np.testing.assert_allclose(losses(workdir, after=KEPT), whole, rtol=0, atol=TOLERANCE)
