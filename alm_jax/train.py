@@ -69,7 +69,7 @@ def train(
     # ------------------------------------------------------------------ devices and data
     usage = goodput.Goodput(workdir)
     config_lib.validate(config)
-    watch = watchdog.Watchdog(config.watchdog_seconds)
+    watch = watchdog.Watchdog(config.watchdog_seconds, workdir)
     mesh = sharding.make_mesh(config.mesh)
     found = run_setup.checkpoint_to_continue(config, workdir)
     scratch = run_setup.parts_from_scratch(config, found)
@@ -138,7 +138,8 @@ def train(
             say(f'{stage}: parameters: {trained:,} trained, {frozen:,} frozen')
             if int(current.step) >= stage.stop:
                 continue  # the checkpoint is of its end
-            with usage.phase(goodput.COMPILE):
+            watch.at(int(current.step))
+            with watch.phase(goodput.COMPILE), usage.phase(goodput.COMPILE):
                 if one is not first:
                     current, new = stages.hand_off(
                         current, one.init, one.optimizer, one.planned, one.placement

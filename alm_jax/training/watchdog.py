@@ -5,12 +5,13 @@ stack of its main thread, and again after twice the time, four times, and so on.
 to look at is the one in another phase than 'step', or the one that is silent: the others wait for
 it in their step. Nothing is ended: a slow disk or a long evaluation may recover, and whoever pays
 for the machines has a time limit on the job. A process that ended is another matter, see
-``alm_jax.distributed``.
+``alm_jax.distributed``. The phase is also in the workdir, for ``alm_jax.status``.
 """
 
 import contextlib
 import dataclasses
 import faulthandler
+import os
 import socket
 import sys
 import threading
@@ -22,6 +23,7 @@ from collections.abc import Iterator
 import jax
 
 from alm_jax.config import ConfigError
+from alm_jax.training import phase_file
 
 _LOOKS = 8  # in the given seconds
 
@@ -34,15 +36,18 @@ class _Marks:
     entered: float
     progressed: float
     steps: int = 0
+    begun_at: int = 0  # the step that ``steps`` counts from
+    writing: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
 
 class Watchdog:
     """Watches from a thread until it is closed or gone; the loop marks its phases and steps."""
 
-    def __init__(self, seconds: float):
+    def __init__(self, seconds: float, workdir: str | os.PathLike | None = None):
         """
         Args:
-          seconds: config.watchdog_seconds; 0 is off.
+          seconds: config.watchdog_seconds; 0 prints nothing.
+          workdir: where ``phase_file`` is kept up to date; None is nowhere.
 
         Raises:
           ConfigError: they are negative.
@@ -52,10 +57,14 @@ class Watchdog:
         now = time.monotonic()
         self._marks = _Marks('start', now, now)
         stop = threading.Event()
-        self.close = weakref.finalize(self, stop.set)  # the thread does not keep it alive
+        # The threads do not keep it alive.
+        self.close = weakref.finalize(self, _end, workdir, self._marks, stop)
         if seconds:
             arguments = seconds, self._marks, stop
             threading.Thread(target=_watch, args=arguments, name='watchdog', daemon=True).start()
+        if workdir is not None:
+            arguments = workdir, self._marks, stop
+            threading.Thread(target=_tell, args=arguments, name='phase_file', daemon=True).start()
 
     @contextlib.contextmanager
     def phase(self, name: str) -> Iterator[None]:
@@ -68,6 +77,10 @@ class Watchdog:
     def enter(self, name: str) -> None:
         """From here on it is this phase."""
         self._marks.phase, self._marks.entered = name, time.monotonic()
+
+    def at(self, step: int) -> None:
+        """The run stands at ``step``: at its begin, and where it went back."""
+        self._marks.begun_at = step - self._marks.steps
 
     def stepped(self) -> None:
         """A step has completed; what follows is of phase 'step' where no other is marked."""
@@ -97,6 +110,28 @@ def _watch(seconds: float, marks: _Marks, stop: threading.Event) -> None:
             flush=True,
         )
     faulthandler.cancel_dump_traceback_later()
+
+
+def _tell(workdir: str | os.PathLike, marks: _Marks, stop: threading.Event) -> None:
+    while not stop.is_set():
+        with marks.writing:
+            if not stop.is_set():
+                _write(workdir, marks, marks.phase)
+        stop.wait(phase_file.SECONDS)
+
+
+def _end(workdir: str | os.PathLike | None, marks: _Marks, stop: threading.Event) -> None:
+    stop.set()
+    if workdir is not None:
+        with marks.writing:  # no phase is written after this one
+            marks.entered = time.monotonic()
+            _write(workdir, marks, phase_file.ENDED)
+
+
+def _write(workdir: str | os.PathLike, marks: _Marks, phase: str) -> None:
+    since = time.time() - (time.monotonic() - marks.entered)
+    step = marks.begun_at + marks.steps
+    phase_file.write(workdir, phase, since, step, jax.process_index(), jax.process_count())
 
 
 def _main_stack() -> str:
