@@ -163,6 +163,11 @@ def gather_bytes(mine: bytes) -> list[bytes]:
     return [row[:size].tobytes() for row, size in zip(everything, sizes)]
 
 
+def is_first() -> bool:
+    """Whether this is process 0; touches no device, so that it may come before ``initialize``."""
+    return global_state.process_id == 0
+
+
 def total(count: int) -> int:
     """The sum over all processes. All must call it."""
     if jax.process_count() == 1:

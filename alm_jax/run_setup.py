@@ -278,6 +278,6 @@ def write_run_files(
 
 def say(text: str) -> None:
     """One line of the run's story, from the first process alone, above a progress bar."""
-    if text and jax.process_index() == 0:
+    if text and distributed.is_first():
         tqdm.tqdm.write(text, file=sys.stderr)
         sys.stderr.flush()

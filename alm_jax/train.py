@@ -39,6 +39,7 @@ from alm_jax.training import (
     state,
     step,
     step_clock,
+    verify_resume,
     watchdog,
 )
 from alm_jax.training.device_prefetch import DevicePrefetch
@@ -247,6 +248,8 @@ def main(argv: list[str]) -> int | None:
     if flags.FLAGS.data:
         run_setup.use_own_data(config, flags.FLAGS.data, flags.FLAGS.captions)
     workdir = run_setup.make_workdir(flags.FLAGS.workdir)
+    if flags.FLAGS.verify_resume:
+        return verify_resume.verify(config, workdir)
     try:
         with distributed.session():
             first = jax.process_index() == 0
@@ -271,6 +274,7 @@ if __name__ == '__main__':
     flags.DEFINE_string('captions', '', 'CSV or JSONL beside --data: columns file, caption.')
     flags.DEFINE_integer('profile_steps', 0, 'Profile so many steady steps and stop.')
     flags.DEFINE_string('data_dir', '', 'Where prepared data lies; default $ALM_JAX_DATA.')
+    flags.DEFINE_bool('verify_resume', False, 'See whether it goes on after kill -9 bit for bit.')
     flags.DEFINE_bool('allow_env_change', False, 'Go on under other devices or packages.')
     distributed.define_flags()
     config_lib.run(main)

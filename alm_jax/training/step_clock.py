@@ -14,6 +14,12 @@ from alm_jax.training.perf import hardware
 from alm_jax.training.perf import model_flops as flops_lib
 from alm_jax.training.step import shapes
 
+# What of the metrics tells of the clock, so that no two runs have the same.
+TIMED = (
+    *('clips_per_s', 'tokens_per_s', 'model_tflops_per_s', 'mfu', 'step_seconds', 'data_wait'),
+    *('goodput', 'start_up_seconds', 'compile_seconds'),
+)
+
 
 class StepClock:
     """Rates of the steps between two calls of ``rates``.
