@@ -6,7 +6,6 @@ RUNTIME = [
     'absl-py>=2.1',
     'array-record>=0.8',
     'av>=14',
-    'cloudpickle>=3.0',
     'etils[epath]>=1.9',
     'flax>=0.12',
     'grain>=0.2.18',

@@ -27,7 +27,10 @@ class Many:
         from alm_jax.data.index import Index
 
         self.index = Index.open(path)
-        self._recordings = recordings
+        self._path, self._recordings = path, recordings
+
+    def __reduce__(self):
+        return Many, (self._path, self._recordings)
 
     def __len__(self):
         return len(self.index)
@@ -36,17 +39,6 @@ class Many:
         """A real record under the id of ``row``."""
         real = self._recordings.read(row % len(self._recordings))
         return {**real, 'id': self.index.value('id', row)}
-
-
-def letters(captions, lengths):
-    """A tokenizer that needs no file."""
-    import numpy as np
-
-    ids = np.zeros((len(captions), *lengths), np.int32)
-    for row, caption in enumerate(captions):
-        codes = [ord(letter) for letter in caption[: lengths[0]]]
-        ids[row, : len(codes)] = codes
-    return {'token_ids': ids, 'token_mask': ids > 0}
 
 
 def write_index(path, records):
@@ -89,7 +81,7 @@ def write_index(path, records):
 
 def first_batch(path):
     """What the fresh process does and prints."""
-    from alm_jax.data import location, plan, pools, sources, transforms, workers
+    from alm_jax.data import dry_run, location, plan, pools, sources, transforms, workers
     from alm_jax.data.batch_maker import BatchMaker
 
     real = sources.open_source('packaged_sounds/tiny:train', location.data_dir())
@@ -103,7 +95,7 @@ def first_batch(path):
         mixture=mixture,
         transform=transforms.ToWindow(RATE, WINDOW),
         window_samples=(WINDOW,),
-        tokenizer=letters,
+        tokenizer=dry_run.Words(),
         text_length=64,
         seed=0,
         batch_size=BATCH,
@@ -132,17 +124,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--records', type=int, default=10**8)
     parser.add_argument('--folder', help='keeps the index there for the next run')
-    parser.add_argument('--first_batch_of', help='used by this program itself')
     options = parser.parse_args()
-    if options.first_batch_of:
-        first_batch(options.first_batch_of)
-        return
     with tempfile.TemporaryDirectory() as scratch:
         path = pathlib.Path(options.folder or scratch) / f'index-{options.records}.arrow'
         if not path.exists():
             write_index(path, options.records)
-        for _ in range(2):
-            command = [sys.executable, __file__, '--first_batch_of', str(path)]
+        for _ in range(2):  # as a module, for the workers have no main module
+            here = str(pathlib.Path(__file__).parent)
+            program = f'import input_startup; input_startup.first_batch({str(path)!r})'
+            command = [sys.executable, '-c', f'import sys; sys.path.append({here!r}); {program}']
             subprocess.run(command, check=True)
 
 

@@ -46,8 +46,17 @@ class ArrayRecords:
         serialized = self._reader(shard).read([row - int(self._starts[shard])])[0]
         return parse_example(serialized)
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, '_open': (0, {})}
+    def __reduce__(self) -> tuple:
+        return ArrayRecords._again, (self._paths, self.index, self._starts)
+
+    @classmethod
+    def _again(
+        cls, paths: Sequence[pathlib.Path], of: index.Index, starts: np.ndarray
+    ) -> 'ArrayRecords':
+        """What another process has opened: neither is the folder looked at nor an index made."""
+        made = cls.__new__(cls)
+        made._paths, made.index, made._starts, made._open = paths, of, starts, (0, {})
+        return made
 
     def _reader(self, shard: int) -> array_record_module.ArrayRecordReader:
         """An open file; a forked child must not share its parent's offsets.

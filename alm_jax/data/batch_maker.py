@@ -23,7 +23,7 @@ _SUBSTITUTES = 50  # bad records after one another in one slot, before the run e
 
 @dataclasses.dataclass(frozen=True)
 class BatchMaker:
-    """data_step -> the batch of one host. Picklable; holds no state.
+    """data_step -> the batch of one host. Holds no state; see ``workers`` for where it runs.
 
     Attributes:
       sources, mixture: of the plan; ``noises`` and ``impulses`` too, where the mixture draws any.

@@ -27,8 +27,9 @@ _REASONS = 5  # of skipped records that are printed
 _PERCENTILES = (5, 50, 95, 100)
 
 
+@dataclasses.dataclass(frozen=True)
 class Words:
-    """Stands in for a tokenizer that is not here: a token a word. Picklable."""
+    """Stands in for a tokenizer that is not here: a token a word."""
 
     def __call__(self, texts: Sequence[str], lengths: Sequence[int]) -> dict[str, np.ndarray]:
         """'token_ids' (zeros) int32 and 'token_mask' bool, both [b, longest of ``lengths``]."""

@@ -29,7 +29,7 @@ SCHEMA = pa.schema(
 
 
 class Index:
-    """Columns by name, rows by number. Picklable: a mapped file is opened again, not copied.
+    """Columns by name, rows by number. Other processes map the same file.
 
     Attributes:
       table: the columns, of SCHEMA.
@@ -58,6 +58,11 @@ class Index:
         return cls(table, pathlib.Path(path))
 
     @classmethod
+    def parse(cls, content: np.ndarray) -> 'Index':
+        """In memory, of the bytes of such a file (uint8), which are not copied."""
+        return cls(pa.ipc.open_file(pa.py_buffer(content)).read_all())
+
+    @classmethod
     def of(cls, records: Iterable[Mapping[str, Any]]) -> 'Index':
         """In memory, of records (their audio is not looked at)."""
         return cls(pa.Table.from_batches(_batches(map(record.columns_of, records)), SCHEMA))
@@ -71,11 +76,14 @@ class Index:
         origin = f'{len(self)} {self.made_from}'
         return hashlib.sha256(origin.encode()).hexdigest() if self.made_from else ''
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {'path': self.path} if self.path else self.__dict__
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__ = state if 'table' in state else Index.open(state['path']).__dict__
+    def __reduce__(self) -> tuple:
+        if self.path:
+            return Index.open, (self.path,)
+        content = pa.BufferOutputStream()
+        options = pa.ipc.IpcWriteOptions(unify_dictionaries=True)
+        with pa.ipc.new_file(content, self.table.schema, options=options) as writer:
+            writer.write_table(self.table)
+        return Index.parse, (np.frombuffer(content.getvalue(), np.uint8),)
 
     def value(self, name: str, row: int) -> Any:
         """One cell."""

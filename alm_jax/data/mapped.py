@@ -8,7 +8,7 @@ import numpy as np
 
 
 class Mapped:
-    """A one-dimensional array in an .npy file; pickling carries the path, not the numbers."""
+    """A one-dimensional array in an .npy file; other processes map it too."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
@@ -23,11 +23,8 @@ class Mapped:
     def __array__(self, dtype=None, copy=None) -> np.ndarray:
         return np.asarray(self._array, dtype)
 
-    def __getstate__(self) -> pathlib.Path:
-        return self.path
-
-    def __setstate__(self, path: pathlib.Path) -> None:
-        self.__init__(path)
+    def __reduce__(self) -> tuple:
+        return Mapped, (self.path,)
 
 
 def save(path: str | os.PathLike, array: np.ndarray | Mapped) -> Mapped:

@@ -25,7 +25,7 @@ _KEEP_FROM = 100_000  # records; planning fewer takes no time
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pool:
-    """The units of one dataset. Picklable; mapped arrays are opened again, not copied.
+    """The units of one dataset.
 
     Attributes:
       sizes: units of each window length.

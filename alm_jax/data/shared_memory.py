@@ -106,10 +106,14 @@ class RowWriter:
                 raise TypeError(f'{name} of a row is {value.dtype}; a batch holds numbers.')
             field = Field(name, self._end, (self._rows, *value.shape), value.dtype.str)
             self.fields.append(field)
-            self._end += self._rows * value.nbytes
-            self._end += -self._end % _ALIGNED
+            self._end = aligned(self._end + self._rows * value.nbytes)
         self._buffer.reserve(max(self._end, 1))
         _, self._arrays = self._buffer.arrays(self.fields)
+
+
+def aligned(size: int) -> int:
+    """Bytes, with those that are left free behind them."""
+    return size + -size % _ALIGNED
 
 
 def _anonymous_file() -> int:

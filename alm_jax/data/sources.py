@@ -26,7 +26,8 @@ _KEEP_FROM = 100_000  # records; filtering fewer takes no time
 class Source:
     """Records by number: ``len(source)``, ``source[i] -> record`` (see ``alm_jax.data.record``).
 
-    Picklable; files are opened again after a fork or in another process.
+    Files are opened again after a fork, and in another process that gets a source by its recipe
+    (``alm_jax.data.recipes``).
 
     Attributes:
       name: for messages.
@@ -44,6 +45,9 @@ class Source:
         self.digest = reader.index.digest if rows is None else digest
         self._reader = reader
         self.columns = Columns(self)
+
+    def __reduce__(self) -> tuple:
+        return Source, (self.name, self._reader, self.rows, self.digest)
 
     @property
     def index(self):

@@ -182,13 +182,18 @@ def _draw_events(rng: np.random.Generator, how_many: int) -> list[Event]:
 class SyntheticScenes:
     """The reader behind 'synthetic_scenes:SPLIT': record i is a function of (split, i)."""
 
-    def __init__(self, split: str):
+    def __init__(self, split: str, of: Index | None = None):
+        """``of`` is its index, where it has been made already."""
         if split not in SIZES:
             raise ConfigError(
                 f'synthetic_scenes has no split {split!r}. {did_you_mean(split, SIZES)}'
             )
         self._split = split
-        self.index = Index.of(self._fields(row) for row in range(len(self)))
+        rows = range(len(self))
+        self.index = Index.of(map(self._fields, rows)) if of is None else of
+
+    def __reduce__(self) -> tuple:
+        return SyntheticScenes, (self._split, self.index)
 
     def __len__(self) -> int:
         return SIZES[self._split]

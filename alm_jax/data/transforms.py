@@ -1,6 +1,6 @@
 """Records to one row of a batch: audio cut, resampled and mixed, with its text.
 
-A transform is pure and picklable; all it draws is fixed by the key of the row.
+A transform is pure: all it draws is fixed by the key of the row.
 """
 
 import dataclasses

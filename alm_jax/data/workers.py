@@ -2,35 +2,36 @@
 
 They are new interpreters (never forks of a process that runs jax) that import nothing of the
 program that starts them: not its main module, not jax. They hear nothing of Ctrl-C, and end when
-the pipe to their parent does, whatever ended it.
+the pipe to their parent does, whatever ended it. What makes the rows is made again there from a
+recipe (``alm_jax.data.recipes``), and messages are JSON: nothing is pickled.
 """
 
 import collections
 import dataclasses
-import mmap
+import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from multiprocessing import connection
 from typing import Any, Protocol
 
-import cloudpickle
 import numpy as np
 
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError
+from alm_jax.data import recipes
 from alm_jax.data.bad_records import BadRecord
 from alm_jax.data.shared_memory import Buffer, Field, RowWriter
 
 _HELD = 4  # batches that the consumer may hold; of further ones it gets copies
 _PATIENCE = 5.0  # seconds for a worker to end by itself, or to be known as dead
 _NOTHING = -1
+_MENDABLE = (AudioError, ConfigError)  # by the user; any other error is a defect
 # A worker has one thread, and (with glibc) keeps the memory of large arrays instead of giving it
 # back to the system after every clip, to get it again page by page.
 ENVIRONMENT = {
@@ -59,7 +60,7 @@ class Made:
 
 
 class Maker(Protocol):
-    """What workers run. Picklable."""
+    """What workers run: each has its own, by its recipe."""
 
     num_rows: int
 
@@ -81,7 +82,7 @@ class _Pending:
     fields: list[Field] = dataclasses.field(default_factory=list)
     read: int = 0
     bad: list[BadRecord] = dataclasses.field(default_factory=list)
-    failure: tuple[int, BaseException] | None = None  # of the first row that failed
+    failure: tuple[int, dict[str, Any]] | None = None  # of the first row that failed
 
 
 class Workers(Iterator):
@@ -123,12 +124,12 @@ class Workers(Iterator):
             self._pipes,
             [*self._buffers, self._status],
         )
-        payload = _anonymous_copy(cloudpickle.dumps((maker, count)))
+        recipe = recipes.write((maker, count))
         try:
             for number in range(count):
-                self._start(number, payload)
+                self._start(number, recipe)
         finally:
-            payload.close()
+            recipe.buffer.close()
 
     def __next__(self) -> tuple[dict[str, np.ndarray], int, list[BadRecord]]:
         with self._lock:
@@ -159,7 +160,7 @@ class Workers(Iterator):
         del self._pending[self._step]
         self._step += 1
         if pending.failure:
-            raise pending.failure[1]
+            raise _exception(pending.failure[1])
         return self._taken(pending), pending.read, pending.bad
 
     def _hand_out(self) -> None:
@@ -172,7 +173,7 @@ class Workers(Iterator):
             self._pending[self._asked] = _Pending(slot, set(range(len(self._pipes))))
             for number, pipe in enumerate(self._pipes):
                 try:
-                    pipe.send((self._asked, slot))
+                    _send(pipe, self._asked, slot)
                 except OSError:
                     raise self._died(number) from None
             self._asked += 1
@@ -180,13 +181,14 @@ class Workers(Iterator):
     def _receive(self, number: int) -> None:
         """One message of a worker: (step, fields, read, bad, failure)."""
         try:
-            step, fields, read, bad, failure = self._pipes[number].recv()
+            step, fields, read, bad, failure = _received(self._pipes[number])
         except (EOFError, OSError):
             raise self._died(number) from None
+        fields = [Field(name, offset, tuple(shape), kind) for name, offset, shape, kind in fields]
         pending = self._pending[step]
         pending.waiting.discard(number)
         pending.read += read
-        pending.bad += bad
+        pending.bad += [BadRecord(**one) for one in bad]
         if failure and (pending.failure is None or failure[0] < pending.failure[0]):
             pending.failure = failure
         if fields and pending.fields and fields != pending.fields:
@@ -203,12 +205,13 @@ class Workers(Iterator):
             weakref.finalize(owner, self._released.append, pending.slot).atexit = False
         return arrays
 
-    def _start(self, number: int, payload: Buffer) -> None:
+    def _start(self, number: int, recipe: recipes.Recipe) -> None:
         ours, theirs = connection.Pipe()
-        fds = [theirs.fileno(), payload.fd, self._status.fd, *(b.fd for b in self._buffers)]
+        fds = [theirs.fileno(), recipe.buffer.fd, self._status.fd, *(b.fd for b in self._buffers)]
         program = (
-            f'import sys; sys.path[:] = {sys.path!r}; from alm_jax.data import workers; '
-            f'workers.main({number}, {fds!r})'
+            f'import sys; sys.path[:] = {sys.path!r}; '
+            f'import {", ".join([*recipe.modules, __name__])}; '
+            f'{__name__}.main({number}, {fds}, {recipe.size}, [{", ".join(recipe.callables)}])'
         )
         try:
             self._processes.append(
@@ -269,36 +272,45 @@ def _stop(owner: int, processes: list, pipes: list, buffers: list[Buffer]) -> No
         buffer.close()
 
 
-def _anonymous_copy(content: bytes) -> Buffer:
-    buffer = Buffer()
-    buffer.reserve(len(content))
-    buffer.mapped()[: len(content)] = content
-    return buffer
+def _send(pipe: connection.Connection, *message: Any) -> None:
+    pipe.send_bytes(json.dumps(message).encode())
+
+
+def _received(pipe: connection.Connection) -> list:
+    return json.loads(pipe.recv_bytes())
+
+
+def _exception(told: dict[str, Any]) -> Exception:
+    """What ``_told`` is about."""
+    kinds = {kind.__name__: kind for kind in (*_MENDABLE, RuntimeError)}
+    error = kinds[told['kind']](told['text'])
+    for note in told['notes']:
+        error.add_note(note)
+    return error
 
 
 # ---------------------------------------------------------------------------- in the worker
 
 
-def main(number: int, fds: Sequence[int]) -> None:
+def main(number: int, fds: Sequence[int], size: int, callables: Sequence[Callable]) -> None:
     """The life of worker ``number``: started by ``Workers``, ended by the end of its pipe."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     pipe = connection.Connection(fds[0])
-    with mmap.mmap(fds[1], 0, prot=mmap.PROT_READ) as payload:
-        maker, count = pickle.loads(payload)
+    maker, count = recipes.read(Buffer(fds[1]), size, callables)
     os.close(fds[1])
     status = np.frombuffer(Buffer(fds[2]).mapped(), np.int64)[3 * number : 3 * number + 3]
     buffers = [Buffer(fd) for fd in fds[3:]]
     try:
         while True:
-            step, slot = pipe.recv()
-            pipe.send((step, *_made(maker, step, number, count, buffers[slot], status)))
+            step, slot = _received(pipe)
+            _send(pipe, step, *_made(maker, step, number, count, buffers[slot], status))
     except (EOFError, OSError):  # the parent has closed the loader, or is no more
         pass
 
 
 def _made(
     maker: Maker, step: int, number: int, count: int, buffer: Buffer, status: np.ndarray
-) -> tuple[list[Field], int, list[BadRecord], tuple[int, BaseException] | None]:
+) -> tuple[list[Field], int, list[dict[str, Any]], tuple[int, dict[str, Any]] | None]:
     """Every count-th row of all batches in a row, so that all workers have as much to do."""
     total = maker.num_rows
     numbers = range((number - step * total) % count, total, count)
@@ -311,20 +323,18 @@ def _made(
     try:
         writer = RowWriter(buffer, total)
         made = maker.make(step, numbers, writer.write, reading)
-        return writer.fields, made.read, made.bad, None
+        return writer.fields, made.read, list(map(dataclasses.asdict, made.bad)), None
     except Exception as error:
-        return [], 0, [], (int(status[1]), _portable(error))
+        return [], 0, [], (int(status[1]), _told(error))
     finally:
         status[:] = _NOTHING
 
 
-def _portable(error: Exception) -> Exception:
+def _told(error: Exception) -> dict[str, Any]:
     """What a user can mend, as it is; of a defect, its traceback as a note."""
-    for kind in (AudioError, ConfigError):
+    for kind in _MENDABLE:
         if isinstance(error, kind):
-            return kind(str(error))
-    told = RuntimeError(f'{type(error).__name__} in a loader worker: {error}')
-    for note in getattr(error, '__notes__', ()):
-        told.add_note(note)
-    told.add_note(''.join(traceback.format_exception(error)))
-    return told
+            return {'kind': kind.__name__, 'text': str(error), 'notes': []}
+    text = f'{type(error).__name__} in a loader worker: {error}'
+    notes = [*getattr(error, '__notes__', ()), ''.join(traceback.format_exception(error))]
+    return {'kind': 'RuntimeError', 'text': text, 'notes': notes}

@@ -59,7 +59,7 @@ class Piece(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Dialogue:
-    """Writes dialogues in one format. Picklable.
+    """Writes dialogues in one format.
 
     Attributes:
       format: 'chat' or one of FORMATS.

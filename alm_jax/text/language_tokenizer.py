@@ -32,7 +32,7 @@ Span = tuple[str, bool]  # text, and whether special tokens in it are meant
 
 
 class LanguageTokenizer:
-    """Of a folder with tokenizer.json. Picklable.
+    """Of a folder with tokenizer.json.
 
     Attributes:
       name: for messages.

@@ -39,7 +39,7 @@ class Tokenizer:
             self._cut_at = {n: tokenizers.Tokenizer.from_str(content) for n in self.lengths}
         except Exception as error:  # the library raises bare Exception
             raise ConfigError(f'{name} is not a tokenizer.json: {error}.') from error
-        self._content = content
+        self._content, self._name = content, name
         self.pad_id = _pad_id(self._cut_at[self.lengths[0]], name)
         self.vocab_size = self._cut_at[self.lengths[0]].get_vocab_size()
         for length, tokenizer in self._cut_at.items():
@@ -98,6 +98,9 @@ class Tokenizer:
         )
         trained.train_from_iterator(captions, trainer)
         return cls(_word_piece(trained.get_vocab()).to_str(), lengths, name='trained tokenizer')
+
+    def __reduce__(self) -> tuple:
+        return Tokenizer, (self._content, self.lengths, self._name)
 
     def save(self, folder: str | os.PathLike) -> None:
         """Writes ``folder``/tokenizer.json, byte for byte what was loaded."""

@@ -2,11 +2,12 @@
 
 import csv
 import json
-import pickle
 
 import numpy as np
 import pytest
 import soundfile
+import travelling
+from travelling import travelled
 
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError
@@ -328,14 +329,13 @@ def test_a_data_dir_that_cannot_be_written_is_no_obstacle(root, tmp_path, monkey
     write_csv(root / 'my.csv', [{'file': 'dog.wav', 'caption': 'A dog.'}])
     (tmp_path / 'file').write_text('')
     source = sources.open_source(f'folder:{root}?captions=my.csv', tmp_path / 'file')
-    assert pickle.loads(pickle.dumps(source))[0]['captions'] == ['A dog.']
+    assert travelled(source)[0]['captions'] == ['A dog.']
 
 
-def test_a_pickled_source_is_small_and_reads_the_same(root, opened):
+def test_a_recipe_is_small_and_reads_the_same(root, opened):
     write_csv(root / 'my.csv', many(root, 300))
     source = opened(split='train')
-    pickled = pickle.dumps(source)
-    assert len(pickled) < 2000
-    copy = pickle.loads(pickled)
+    assert travelling.size(source) < 2000
+    copy = travelled(source)
     assert [copy.id(i) for i in range(len(copy))] == [source.id(i) for i in range(len(source))]
     assert (copy[5]['audio'] == source[5]['audio']).all()

@@ -1,11 +1,10 @@
 """Packs of several records in one row, and the transform that a config asks for."""
 
-import pickle
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from travelling import travelled
 
 from alm_jax.audio import decode
 from alm_jax.config import ConfigError, base
@@ -87,7 +86,7 @@ def test_any_pack_is_fixed_by_its_key(files, clips, key, with_noise, with_negati
     transform = transforms.ToPack(RATE, WINDOW, text=text, treatment=transforms.Treatment(RATE, 3))
     noise = files['fire_small'] if with_noise else None
     made = transform(examples, key, noise=noise)
-    again = pickle.loads(pickle.dumps(transform))(examples, key, noise=noise)
+    again = travelled(transform)(examples, key, noise=noise)
     assert made.keys() == again.keys()
     assert all(np.array_equal(made[name], again[name]) for name in made if name != 'negatives')
     assert made.get('negatives') == again.get('negatives')

@@ -4,7 +4,6 @@ import io
 import itertools
 import json
 import os
-import pickle
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +12,7 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from travelling import travelled
 
 from alm_jax.audio import decode
 from alm_jax.audio.decode import AudioError, UnreadableFile
@@ -339,7 +339,7 @@ def test_a_name_that_all_rows_share_does_not_decide_the_split(clips, tmp_path, o
 def test_another_process_and_an_index_beside_the_file(clips, tmp_path, opened):
     path = write(tmp_path / 'x.parquet', audio=audio_column(clips), text=caption_column(clips))
     source = opened()
-    copy = pickle.loads(pickle.dumps(source))
+    copy = travelled(source)
     assert [copy.read(i)['audio'] for i in range(17)] == clips
     index = path.with_name('x.parquet.index.arrow')
     made = index.stat().st_mtime_ns

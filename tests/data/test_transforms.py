@@ -1,13 +1,13 @@
 """Records to rows: audio, caption and groups, all fixed by the key."""
 
 import dataclasses
-import pickle
 
 import numpy as np
 import pytest
 import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from travelling import travelled
 
 from alm_jax.audio import decode
 from alm_jax.audio.decode import AudioError
@@ -71,7 +71,7 @@ def test_any_records_make_a_row_that_the_key_fixes(clips, key):
     examples = [example(f'r{i}', s, rate, 200 * i + 300) for i, (s, rate) in enumerate(clips)]
     before = [e['audio'].copy() for e in examples]
     made = to_window(examples, key)
-    again = pickle.loads(pickle.dumps(to_window))(examples, key)
+    again = travelled(to_window)(examples, key)
     assert all(np.array_equal(made[name], again[name]) for name in made)
     assert made['pcm'].shape == (WINDOW,)
     assert made['pcm'].dtype == np.int16

@@ -2,10 +2,10 @@
 
 import json
 import os
-import pickle
 
 import numpy as np
 import pytest
+from travelling import travelled
 
 from alm_jax.audio import decode
 from alm_jax.config import ConfigError
@@ -44,7 +44,7 @@ def test_a_folder_is_a_class_and_a_caption(tree, opened, tmp_path):
         assert record['recording_id'] == f'tree/{record["id"]}'
     named = sources.open_source(f'tree:{tree}?split=train', tmp_path / 'data')
     assert 0 < len(named) < 17
-    copy = pickle.loads(pickle.dumps(named))
+    copy = travelled(named)
     assert repr(copy.read(1)) == repr(named.read(1))
 
 

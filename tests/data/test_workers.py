@@ -104,7 +104,7 @@ def test_most_batches_are_not_copied(started):
     ],
 )
 def test_an_exception_arrives_when_its_batch_is_due(started, what, kind, message):
-    maker = makers.Failing(what)
+    maker = makers.Failing(4, what)
     made = started(maker, 2)
     for step in (0, 1):
         assert_equal(next(made)[0], expected(makers.Counting(4), step))
@@ -128,7 +128,7 @@ def test_an_exception_arrives_when_its_batch_is_due(started, what, kind, message
     ],
 )
 def test_a_worker_that_dies_names_itself_and_its_record(started, what, ending):
-    made = started(makers.Failing(what), 2)
+    made = started(makers.Failing(4, what), 2)
     with pytest.raises(WorkerDied) as raised:
         list(itertools.islice(made, 3))
     message = str(raised.value)
@@ -140,7 +140,7 @@ def test_a_worker_that_dies_names_itself_and_its_record(started, what, ending):
 
 
 def test_a_worker_killed_from_outside_is_noticed_while_waiting(started):
-    made = started(makers.Failing('hang'), 2)
+    made = started(makers.Failing(4, 'hang'), 2)
     next(made), next(made)
     victim = made._processes[1]
     threading.Timer(0.5, victim.kill).start()
@@ -163,7 +163,7 @@ def test_workers_run_one_thread_and_neither_jax_nor_the_main_module(started):
 
 @pytest.mark.parametrize('what', ['nothing', 'hang'])
 def test_closing_ends_the_processes_at_once(started, what):
-    maker = makers.Counting(4) if what == 'nothing' else makers.Failing('hang')
+    maker = makers.Counting(4) if what == 'nothing' else makers.Failing(4, 'hang')
     made = started(maker, 2)
     next(made), next(made)
     processes = list(made._processes)

@@ -1,11 +1,10 @@
 """What each format writes, where clips stand, and what is to be predicted."""
 
-import pickle
-
 import chat_templates
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from travelling import travelled
 
 from alm_jax.config import ConfigError
 from alm_jax.text import chat_template
@@ -228,7 +227,7 @@ def test_answers_end_where_generation_stops(name):
 
 
 def test_it_travels(monkeypatch):
-    dialogue = pickle.loads(pickle.dumps(Dialogue('chat', BYTES)))
+    dialogue = travelled(Dialogue('chat', BYTES))
     assert shown(dialogue.pieces(TWO)) == shown(Dialogue('chat', BYTES).pieces(TWO))
 
 

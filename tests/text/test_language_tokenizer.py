@@ -1,13 +1,13 @@
 """Tokenizers of folders: files, special tokens, and texts that would forge them."""
 
 import json
-import pickle
 import random
 
 import chat_templates
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from travelling import travelled
 
 from alm_jax.config import ConfigError
 from alm_jax.text.language_tokenizer import LanguageTokenizer
@@ -32,7 +32,7 @@ def test_what_a_folder_says(tokenizer, tmp_path):
     for loaded in (
         LanguageTokenizer.load(tmp_path),
         LanguageTokenizer.load(tmp_path / 'tokenizer.json'),
-        pickle.loads(pickle.dumps(tokenizer)),
+        travelled(tokenizer),
     ):
         assert loaded.sha256 == tokenizer.sha256
         assert loaded.chat_template == tokenizer.chat_template

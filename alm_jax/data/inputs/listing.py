@@ -69,7 +69,7 @@ class Notes:
 
 
 class Listing:
-    """An opened listing. Picklable: the files are opened again, not copied.
+    """An opened listing. Other processes open the same files.
 
     Attributes:
       index: planning columns of all records.

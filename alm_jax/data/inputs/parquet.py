@@ -52,6 +52,9 @@ class Fetch:
         self._paths = list(map(str, paths))
         self._times = [int(time) for time in times]
 
+    def __reduce__(self) -> tuple:
+        return Fetch, (self._paths, self._times)
+
     def __call__(self, _: dict[str, Any], file: int, *place: int) -> bytes:
         value = Value(*place)
         path = self._paths[file]

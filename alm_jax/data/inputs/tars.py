@@ -33,6 +33,9 @@ class Fetch:
         self._paths = list(map(str, paths))
         self._times = [int(time) for time in times]
 
+    def __reduce__(self) -> tuple:
+        return Fetch, (self._paths, self._times)
+
     def __call__(self, _: dict[str, Any], file: int, offset: int, size: int) -> bytes:
         return files.read_at(self._paths[file], self._times[file], offset, size)
 

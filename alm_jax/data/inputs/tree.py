@@ -29,6 +29,9 @@ class Fetch:
     def __init__(self, root: pathlib.Path):
         self._root = str(root)
 
+    def __reduce__(self) -> tuple:
+        return Fetch, (pathlib.Path(self._root),)
+
     def __call__(self, record: dict[str, Any]) -> pathlib.Path:
         return pathlib.Path(self._root, record['id'])
 
