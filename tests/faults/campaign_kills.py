@@ -18,6 +18,7 @@ LENGTHS = {
     **{'start-up': 9.0, 'compile': 4.0, 'first batch': 1.5, 'step': 0.3, 'save': 0.03},
     **{'evaluation': 0.8, 'hand-off': 4.0, 'end': 0.5},
 }
+SAVES = ('save', 'manifest')
 TERMINATED = 0.15  # share of SIGTERM
 STANDS_STILL = 0.7  # seconds without a step after which a loop waits for data
 
@@ -71,9 +72,9 @@ def plan(rng: random.Random, processes: int, logged: int) -> Plan:
 
 def carry_out(plan: Plan, command: Command) -> Kill | None:
     """Waits for the moment and kills; None when the command has ended before."""
-    reached = until(lambda: command.ended() or _reached(plan, command), every=_look_every(plan))
-    if not reached or command.ended():
-        return None
+    for reached, every in ((_gone_far, 0.03), (_reached, 0.001 if plan.phase in SAVES else 0.02)):
+        if not until(lambda: command.ended() or reached(plan, command), every=every):  # noqa: B023
+            return None
     time.sleep(plan.seconds)
     with command.frozen():
         if command.ended():
@@ -87,29 +88,29 @@ def carry_out(plan: Plan, command: Command) -> Kill | None:
     return Kill(**given, planned=plan.phase)
 
 
-def _look_every(plan: Plan) -> float:
-    """Seconds between two looks."""
-    return 0.001 if plan.phase in ('save', 'manifest') else 0.02
+def _gone_far(plan: Plan, command: Command) -> bool:
+    """Whether it has logged as many steps as it is to, where the phase may come at any step."""
+    if plan.phase not in ('step', 'data wait', *SAVES):
+        return True
+    restored = command.restored()
+    return restored is not None and command.logged() >= restored + plan.steps
 
 
 def _reached(plan: Plan, command: Command) -> bool:
-    if plan.phase == 'start-up':
-        return True
-    if plan.phase == 'compile':
-        return command.restored() is not None
-    if plan.phase == 'first batch':
-        return 'compiled for ' in command.said()
-    if plan.phase in ('save', 'manifest'):
-        return command.saving() == plan.phase
+    """Whether the phase has begun; a wait for data is made to begin."""
     logged = command.logged()
-    if plan.phase == 'evaluation':
-        return logged in small.EVALUATED
-    if plan.phase == 'hand-off':
-        return logged == small.BOUNDARY
-    if plan.phase == 'end':
-        return logged == small.STEPS
-    enough = logged >= (command.restored() or 0) + plan.steps
-    return enough and (plan.phase == 'step' or _starve(command))
+    return {
+        'start-up': lambda: True,
+        'compile': lambda: command.restored() is not None,
+        'first batch': lambda: 'compiled for ' in command.said(),
+        'step': lambda: True,
+        'data wait': lambda: _starve(command),
+        'save': lambda: command.saving() == 'save',
+        'manifest': lambda: command.saving() == 'manifest',
+        'evaluation': lambda: logged in small.EVALUATED,
+        'hand-off': lambda: logged == small.BOUNDARY,
+        'end': lambda: logged == small.STEPS,
+    }[plan.phase]()
 
 
 def _starve(command: Command) -> bool:

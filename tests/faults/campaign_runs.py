@@ -50,6 +50,7 @@ class Command:
         environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(('SLURM_', 'OMPI_'))},
             MARK: self._mark,
+            'PYTHONPATH': str(hide_large_packages(workdir.parent / 'hidden')),
             'JAX_PLATFORMS': 'cpu',
             'XLA_FLAGS': '--xla_backend_optimization_level=0',
             'OMP_NUM_THREADS': '1',
@@ -187,6 +188,14 @@ def until(condition: Callable[[], bool], seconds: float = PATIENCE, every: float
             return False
         time.sleep(every)
     return True
+
+
+def hide_large_packages(folder: pathlib.Path) -> pathlib.Path:
+    """A place for PYTHONPATH: a start without them takes half the time, and is that of a user."""
+    for name in ('torch', 'tensorflow', 'transformers', 'librosa', 'sklearn'):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / name / '__init__.py').write_text(f'raise ImportError("no {name} here")\n')
+    return folder
 
 
 def last_step(workdir: pathlib.Path) -> int:
