@@ -6,13 +6,15 @@ import uuid
 
 import numpy as np
 
+from alm_jax.config import ConfigError
+
 
 class Mapped:
     """A one-dimensional array in an .npy file; other processes map it too."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = pathlib.Path(path)
-        self._array = np.load(self.path, mmap_mode='r', allow_pickle=False)
+        self._array = load(self.path)
 
     def __len__(self) -> int:
         return len(self._array)
@@ -25,6 +27,15 @@ class Mapped:
 
     def __reduce__(self) -> tuple:
         return Mapped, (self.path,)
+
+
+def load(path: pathlib.Path) -> np.ndarray:
+    """The array of an .npy file, mapped. Raises ConfigError: damaged, or of Python's objects."""
+    try:
+        return np.lib.format.open_memmap(path, mode='r')  # never a pickle, nor a zip
+    except (ValueError, EOFError) as error:
+        reason = ' '.join(str(error).split())[:100]
+        raise ConfigError(f'{path} is damaged ({reason}); delete it, it is made again.') from error
 
 
 def save(path: str | os.PathLike, array: np.ndarray | Mapped) -> Mapped:

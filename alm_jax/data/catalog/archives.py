@@ -19,10 +19,12 @@ from array import array
 from collections.abc import Iterator
 
 from alm_jax.config import ConfigError
+from alm_jax.data import archive_bounds
 
 SUFFIXES = ('.zip', '.tar', '.tar.gz', '.tgz', '.tar.bz2', '.tar.xz')
 _COMPRESSED = {'.tar.gz': gzip.open, '.tgz': gzip.open, '.tar.bz2': bz2.open, '.tar.xz': lzma.open}
-_PIECE = 1 << 20
+# What the zip library may raise beside its own.
+_MALFORMED_ZIP = (zipfile.BadZipFile, NotImplementedError, struct.error)
 _LOCAL_HEADER = struct.Struct('<4s5H3L2H')
 _LARGEST = 4 << 30  # bytes of a member when inflated: more is damage or hostile
 
@@ -47,7 +49,9 @@ def members(path: pathlib.Path, called: pathlib.Path) -> Iterator[tuple[str, Spa
     """
     try:
         yield from _zip_members(path) if suffix_of(path.name) == '.zip' else _tar_members(path)
-    except (tarfile.TarError, zipfile.BadZipFile, OSError, NotImplementedError, EOFError) as error:
+    except ConfigError:
+        raise
+    except (*archive_bounds.MALFORMED, *_MALFORMED_ZIP) as error:
         reason = f'{called} cannot be read as an archive ({error}). Fetch it again.'
         raise ConfigError(reason) from error
 
@@ -126,15 +130,20 @@ def _ends(path: str, name: str) -> bool:
 
 
 def _tar_members(path: pathlib.Path) -> Iterator[tuple[str, Span]]:
-    with tarfile.open(path, 'r:') as archive:
+    size, count = path.stat().st_size, 0
+    with tarfile.open(path, 'r:', tarinfo=archive_bounds.CheckedInfo) as archive:
         while (info := archive.next()) is not None:
             archive.members.clear()  # else every header stays in memory
+            archive_bounds.check_member(info, size)
+            archive_bounds.check_count(count := count + 1, path)
             if info.isreg() and not info.issparse():
                 yield info.name, (info.offset_data, info.size, info.size, -1, 0)
 
 
 def _zip_members(path: pathlib.Path) -> Iterator[tuple[str, Span]]:
     with zipfile.ZipFile(path) as archive:
+        sizes = ((i.filename, i.compress_size, i.file_size) for i in archive.infolist())
+        archive_bounds.check_sizes(sizes, path.stat().st_size, path)
         for info in archive.infolist():
             if info.is_dir():
                 continue
@@ -201,8 +210,7 @@ def plain(path: pathlib.Path, scratch: pathlib.Path) -> pathlib.Path:
     part = target.with_suffix(f'.{os.getpid()}.part')
     try:
         with opener(path, 'rb') as packed, part.open('wb') as file:
-            while piece := packed.read(_PIECE):
-                file.write(piece)
+            archive_bounds.copy_unpacked(packed, file, status.st_size, path)
         os.replace(part, target)
     except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         if isinstance(error, OSError) and error.errno:  # the disk, not the content

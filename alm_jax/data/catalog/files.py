@@ -18,10 +18,9 @@ from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import numpy as np
-import yaml
 
 from alm_jax.config import ConfigError
-from alm_jax.data.catalog import archives, plain_tables, rows
+from alm_jax.data.catalog import archives, plain_tables, plain_yaml, rows
 from alm_jax.data.catalog.declaration import Clip
 
 _COLON = ('_', '-', '')  # what file systems and downloaders write for a colon
@@ -105,12 +104,8 @@ class Files:
     def yaml(self, *names: str) -> Any:
         """The plain value of a YAML file; tags that would make objects are refused."""
         name, file = self._open(names)
-        loader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
-        try:
-            with file:
-                return yaml.load(file, loader)  # either is safe_load's
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f'{name} cannot be read as YAML: {error}') from error
+        with file:
+            return plain_yaml.parse(file.read(), name)
 
     def table(self, *names: str) -> Any:
         """The plain value of a .pkl file, read without pickle (plain_tables.py)."""
@@ -337,8 +332,17 @@ class Files:
         return list(dict.fromkeys([*self._archives_of(folder), *below]))
 
     def _walk(self, folder: str) -> Iterator[pathlib.Path]:
-        for place, _, names in os.walk(self._path(folder), followlinks=True):
+        for place, folders, names in os.walk(self._path(folder), followlinks=True):
+            folders[:] = [name for name in folders if not _leads_back(place, name)]
             yield from (pathlib.Path(place, name) for name in names if not name.startswith('._'))
+
+
+def _leads_back(place: str, name: str) -> bool:
+    """Whether it is a link to a folder above itself, which would be walked without end."""
+    path = os.path.join(place, name)
+    return os.path.islink(path) and pathlib.Path(os.path.realpath(place)).is_relative_to(
+        os.path.realpath(path)
+    )
 
 
 def _is_archive(path: pathlib.Path) -> bool:

@@ -7,6 +7,7 @@ call code, is refused by its name. A defaultdict is taken for the dictionary tha
 
 import ast
 import dataclasses
+import re
 import struct
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ _FACTORIES = {
     (module, name) for module in ('builtins', '__builtin__') for name in ('list', 'dict', 'int')
 }
 _MARK = object()
+_QUOTED = re.compile(r"""'(?:[^'\\]|\\.)*+'|"(?:[^"\\]|\\.)*+\"""")
 _MALFORMED = (ValueError, TypeError, LookupError, ArithmeticError, RecursionError, MemoryError)
 _SCALARS = (str, bytes, int, float, bool, type(None))
 
@@ -140,7 +142,10 @@ class _Machine:
         self._top(dict).update(_pairs(values))
 
     def text_line(self) -> None:
-        self.push(_as_text(ast.literal_eval('b' + self._line())))
+        line = self._line()
+        if not _QUOTED.fullmatch(line):  # Python's parser sees nothing but one quoted text
+            raise _Damaged('a text is not in quotes')
+        self.push(_as_text(ast.literal_eval('b' + line)))
 
     def integer_line(self) -> None:
         line = self._line().removesuffix('L')

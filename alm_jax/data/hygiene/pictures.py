@@ -13,6 +13,7 @@ import json
 import os
 import pathlib
 import uuid
+import zipfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -20,7 +21,8 @@ from tqdm import tqdm
 
 from alm_jax.audio import decode
 from alm_jax.audio.decode import AudioError
-from alm_jax.data import record
+from alm_jax.config import ConfigError
+from alm_jax.data import mapped, record
 from alm_jax.data.hygiene import fingerprint
 from alm_jax.data.hygiene.workers import in_order
 
@@ -96,8 +98,16 @@ class Pictures:
         """One array of every chunk; the others of the file are not read."""
         arrays = []
         for start in range(0, self._count, _CLIPS):
-            with np.load(_patches_path(self._folder, start), allow_pickle=False) as chunk:
-                arrays.append(chunk[name])
+            path = _patches_path(self._folder, start)
+            try:
+                with np.load(path, allow_pickle=False) as chunk:
+                    arrays.append(chunk[name])
+                if not isinstance(arrays[-1], np.ndarray):
+                    raise ValueError(f'{name} is no array')
+            except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                raise ConfigError(
+                    f'{path} is damaged ({str(error)[:100]}); delete it, it is made again.'
+                ) from error
         return arrays
 
     def __len__(self) -> int:
@@ -108,7 +118,7 @@ class Pictures:
         start = i - i % _CLIPS
         if start not in self._maps:
             path = _pictures_path(self._folder, start)
-            self._maps[start] = np.load(path, mmap_mode='r', allow_pickle=False)
+            self._maps[start] = mapped.load(path)
         first = int(self._starts[i])
         return self._maps[start][first : first + int(self._frames[i])]
 

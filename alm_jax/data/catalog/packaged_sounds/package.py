@@ -13,14 +13,18 @@ import lzma
 import os
 import pathlib
 import secrets
-import shutil
 import tarfile
+import zlib
 from collections.abc import Iterator
 
 import pyarrow as pa
 
 from alm_jax import config as config_lib
+from alm_jax.data import archive_bounds
 from alm_jax.data.catalog.packaged_sounds import packages as packages_lib
+
+_LONGEST_CONTROL = 1 << 20  # bytes
+_DAMAGED = (*archive_bounds.MALFORMED, lzma.LZMAError, zlib.error)
 
 
 class PackageError(config_lib.ConfigError):
@@ -85,16 +89,21 @@ class Package:
 
 def control_fields(path: pathlib.Path) -> dict[str, str]:
     """The one-line fields of the control file ('Package', 'Version', ...) of a .deb."""
-    with (
-        path.open('rb') as file,
-        _part(file, path, 'control.tar') as stream,
-        tarfile.open(fileobj=stream, mode='r|') as tar,
-    ):
-        for item in tar:
-            if item.name.removeprefix('./') == 'control':
-                text = tar.extractfile(item).read().decode()
-                pairs = (line.partition(':') for line in text.splitlines())
-                return {key: value.strip() for key, _, value in pairs if key[:1].isalpha()}
+    try:
+        with (
+            path.open('rb') as file,
+            _part(file, path, 'control.tar') as stream,
+            tarfile.open(fileobj=stream, mode='r|', tarinfo=archive_bounds.CheckedInfo) as tar,
+        ):
+            for item in tar:
+                if item.name.removeprefix('./') == 'control' and item.size <= _LONGEST_CONTROL:
+                    text = tar.extractfile(item).read().decode()
+                    pairs = (line.partition(':') for line in text.splitlines())
+                    return {key: value.strip() for key, _, value in pairs if key[:1].isalpha()}
+    except PackageError:
+        raise
+    except _DAMAGED as error:
+        raise PackageError(f'{path} is damaged ({error}); delete it and prepare again.') from error
     raise PackageError(f'{path} has no control file; delete it and prepare again.')
 
 
@@ -116,10 +125,13 @@ def _index(path: pathlib.Path, tar_path: pathlib.Path) -> dict:
             path.open('rb') as file,
             _part(file, path, 'data.tar') as stream,
         ):
-            shutil.copyfileobj(stream, target, 1 << 20)
+            archive_bounds.copy_unpacked(stream, target, stat.st_size, path)
         members, refused = _members(temporary)
         os.replace(temporary, tar_path)
-    except (lzma.LZMAError, EOFError, OSError, tarfile.TarError) as error:
+    except config_lib.ConfigError:
+        temporary.unlink(missing_ok=True)
+        raise
+    except _DAMAGED as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno:  # a full disk, not a broken package
             raise
@@ -141,8 +153,10 @@ def _index(path: pathlib.Path, tar_path: pathlib.Path) -> dict:
 def _members(tar_path: pathlib.Path) -> tuple[dict[str, list[int]], list[str]]:
     """({member: [offset, size]}, names refused: links, devices, absolute or '..' paths)."""
     members, refused = {}, []
-    with tarfile.open(tar_path, 'r:') as tar:
+    size = tar_path.stat().st_size
+    with tarfile.open(tar_path, 'r:', tarinfo=archive_bounds.CheckedInfo) as tar:
         for item in tar:
+            archive_bounds.check_member(item, size)
             if item.isdir():
                 continue
             name = item.name.removeprefix('./')
@@ -177,8 +191,10 @@ def _ar_members(file: io.BufferedReader, path: pathlib.Path) -> Iterator[tuple[s
         raise PackageError(f'{path} is not a Debian package; delete it and prepare again.')
     offset = 8
     while len(header := file.read(60)) == 60:
-        size = int(header[48:58])
-        yield header[:16].decode().rstrip(' /'), offset + 60, size
+        if not (stated := header[48:58].strip()).isdigit():
+            raise PackageError(f'{path} is damaged (a member without a size); prepare again.')
+        size = int(stated)
+        yield header[:16].decode(errors='replace').rstrip(' /'), offset + 60, size
         offset += 60 + size + size % 2
         file.seek(offset)
 
