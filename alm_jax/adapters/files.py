@@ -13,10 +13,13 @@ from flax import traverse_util
 from safetensors import numpy as safetensors_numpy
 
 from alm_jax import config as config_lib
+from alm_jax import json_text
 from alm_jax.adapters.bottleneck import Bottleneck
 from alm_jax.adapters.lora import Lora
 from alm_jax.config import ConfigError
 
+# What safetensors raises beside its own: TypeError and AttributeError for types numpy has not.
+_MALFORMED = (OSError, ValueError, TypeError, AttributeError)
 WEIGHTS, SETTINGS = 'adapter.safetensors', 'adapter.json'
 KINDS = {'lora': Lora, 'bottleneck': Bottleneck}
 
@@ -47,9 +50,9 @@ def load(path: str | os.PathLike) -> tuple[Lora | Bottleneck, Any]:
     """
     folder = pathlib.Path(path).expanduser()
     try:
-        settings = json.loads((folder / SETTINGS).read_text())
+        settings = json_text.parse_object((folder / SETTINGS).read_bytes(), SETTINGS)
         flat = safetensors_numpy.load_file(folder / WEIGHTS)
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except (*_MALFORMED, safetensors.SafetensorError) as error:
         raise ConfigError(f'{folder} holds no adapter: {error}.') from error
     kind = config_lib.choose(KINDS, settings.pop('kind', ''), where=f'{SETTINGS}: kind')
     settings['targets'] = tuple(settings.get('targets', ()))

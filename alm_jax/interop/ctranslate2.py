@@ -12,6 +12,7 @@ A string is uint16 length, including the zero byte at its end. An integer variab
 NAME_scale, float32, one for each row of int8 and one for all of int16: value = integer / scale.
 """
 
+import math
 import mmap
 import struct
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from alm_jax.config import ConfigError
 VERSION, WHISPER_SPEC, WHISPER_REVISION = 6, 'WhisperSpec', 3  # the newest that are read
 DTYPES = ('<f4', 'i1', '<i2', '<i4', '<f2', ml_dtypes.bfloat16)
 DTYPES_BEFORE_4 = {4: '<f4', 2: '<i2', 1: 'i1'}
+MAX_AXES = 8
+MAX_VALUES = 1 << 58  # of a variable, empty axes taken for 1: numpy can index no more
 INT16_SCALE = 1000.0  # of files that store none
 
 
@@ -80,7 +83,12 @@ def read_variables(data: bytes | mmap.mmap, file: str = 'model.bin') -> dict[str
         raise reader.error(
             f'a {spec!r} of revision {revision}; {WHISPER_SPEC!r} to {WHISPER_REVISION} is read'
         )
-    stored = dict(_variable(reader, version) for _ in range(reader.number('I')))
+    stored: dict[str, np.ndarray] = {}
+    for _ in range(reader.number('I')):
+        name, value = _variable(reader, version)
+        if name in stored:
+            raise reader.error('it stands there twice')
+        stored[name] = value
     reader.what = 'aliases'
     aliases = {}
     for _ in range(reader.number('I') if version >= 3 else 0):
@@ -97,7 +105,10 @@ def read_variables(data: bytes | mmap.mmap, file: str = 'model.bin') -> dict[str
 def _variable(reader: _Reader, version: int) -> tuple[str, np.ndarray]:
     reader.what = 'a variable'
     name = reader.what = reader.string()
-    shape = [reader.number('I') for _ in range(reader.number('B'))]
+    axes = reader.number('B')
+    if axes > MAX_AXES:
+        raise reader.error(f'{axes} axes; {MAX_AXES} are read')
+    shape = [reader.number('I') for _ in range(axes)]
     kind, size = reader.number('B'), reader.number('I')
     if version >= 4:
         dtype = DTYPES[kind] if kind < len(DTYPES) else None
@@ -106,8 +117,10 @@ def _variable(reader: _Reader, version: int) -> tuple[str, np.ndarray]:
     if dtype is None:
         raise reader.error(f'type {kind} is not known')
     dtype = np.dtype(dtype)
-    if size != dtype.itemsize * int(np.prod(shape, dtype=object)):
+    if size != dtype.itemsize * math.prod(shape):
         raise reader.error(f'shape {shape} of {dtype} is not {size} bytes')
+    if not size and math.prod(axis or 1 for axis in shape) >= MAX_VALUES:
+        raise reader.error(f'no values, and axes of {shape}')
     return name, np.frombuffer(reader.take(size), dtype).reshape(shape)
 
 

@@ -24,6 +24,7 @@ HEAD_DIM = 64  # of all published sizes; before revision 3 the number of heads i
 ENGLISH_VOCABULARY = 51864  # any larger one is multilingual
 GELU = 3  # among their activations, the exact one
 START, END = '<|startoftranscript|>', '<|endoftext|>'
+TASKS = ('transcribe', 'translate')
 NO_TIMESTAMPS, PREVIOUS = '<|notimestamps|>', '<|startofprev|>'
 
 # Their linear layers -> transformers'; of fused ones, the parts in order.
@@ -57,7 +58,7 @@ def to_transformers(
         if _DESCRIPTION.fullmatch(name):
             continue
         names = transformers_names(name)
-        if not names or len(value) % len(names):
+        if not names or not value.ndim or len(value) % len(names):
             raise CTranslate2Error(f'{file}: {name} {value.shape} has no place in Whisper.')
         for their, part in zip(names, np.split(value, len(names))):
             if not their.endswith('k_proj.bias'):
@@ -72,6 +73,8 @@ def transformers_names(name: str) -> list[str]:
 
     Of a fused layer the parts in order; [] for what has no place there.
     """
+    if '/' not in name:
+        return []
     part, *middle, leaf = name.split('/')
     head = f'model.{part}.'
     leaf = _NORM.get(leaf, leaf)
@@ -134,23 +137,31 @@ def _special_ids(tokenizer: bytes, file: str) -> dict[str, int]:
     except Exception as error:  # the library raises bare Exception
         raise CTranslate2Error(f'{file}: its tokenizer.json cannot be read: {error}.') from error
     ids = {token: i for token, i in vocabulary.items() if re.fullmatch(r'<\|\w+\|>', token)}
-    for token in (END, START, NO_TIMESTAMPS, PREVIOUS):
+    for token in (END, START, NO_TIMESTAMPS, PREVIOUS, *(f'<|{task}|>' for task in TASKS)):
         if token not in ids:
             raise CTranslate2Error(f'{file}: its tokenizer.json has no {token}.')
     return ids
 
 
 def _config(variables, tensors, ids, file) -> dict:
-    def shape(part, name):
+    def shape(part, name, axes=2):
         key = f'model.{part}.{name}'
-        if key not in tensors:
-            raise CTranslate2Error(f'{file}: there is no {key}, as transformers calls it.')
+        if key not in tensors or tensors[key].ndim != axes:
+            raise CTranslate2Error(
+                f'{file}: there is no {key} of {axes} axes, as transformers calls it.'
+            )
         return tensors[key].shape
 
-    activation = int(variables.get('decoder/activation', GELU))
+    def number(name, default):
+        value = np.asarray(variables.get(name, default))
+        if value.size != 1:
+            raise CTranslate2Error(f'{file}: {name} {value.shape} is no number.')
+        return int(value.item())
+
+    activation = number('decoder/activation', GELU)
     if activation != GELU:
         raise CTranslate2Error(f'{file}: decoder/activation is {activation}, not {GELU} (GELU).')
-    width, mel_bins, _ = shape('encoder', 'conv1.weight')
+    width, mel_bins, _ = shape('encoder', 'conv1.weight', 3)
     vocabulary = shape('decoder', 'embed_tokens.weight')[0]
     config = {
         'architectures': ['WhisperForConditionalGeneration'],
@@ -165,7 +176,7 @@ def _config(variables, tensors, ids, file) -> dict:
     }
     for part in ('encoder', 'decoder'):
         layers = {name.split('.')[3] for name in tensors if name.startswith(f'model.{part}.layers')}
-        heads = int(variables.get(f'{part}/num_heads', width // HEAD_DIM))
+        heads = number(f'{part}/num_heads', width // HEAD_DIM)
         config |= {f'{part}_layers': len(layers), f'{part}_attention_heads': heads}
         config[f'{part}_ffn_dim'] = shape(part, 'layers.0.fc1.weight')[0]
     return config
@@ -192,7 +203,7 @@ def _generation_config(config, tensors, ids) -> dict:
     }
     if len(tensors['model.decoder.embed_tokens.weight']) > ENGLISH_VOCABULARY:
         languages = {t: i for t, i in ids.items() if re.fullmatch(r'<\|[a-z]{2,3}\|>', t)}
-        tasks = {task: ids[f'<|{task}|>'] for task in ('transcribe', 'translate')}
+        tasks = {task: ids[f'<|{task}|>'] for task in TASKS}
         generation |= {'is_multilingual': True, 'lang_to_id': languages, 'task_to_id': tasks}
     return generation
 

@@ -8,9 +8,22 @@ from typing import Any
 import jax
 from flax import linen as nn
 
+from alm_jax.config import ConfigError
 from alm_jax.interop import names
 
 Config = Mapping[str, Any]  # the content of config.json
+
+
+MOST_LAYERS = 1000  # a layer costs time and memory before any weight is looked at
+_NO_MODEL = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
+
+
+def _check_layers(config: Config) -> None:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            _check_layers(value)
+        elif 'layer' in key and isinstance(value, int) and value > MOST_LAYERS:
+            raise ConfigError(f'config.json: {key} is {value}; at most {MOST_LAYERS} are read.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +77,20 @@ class Family:
         """(module, shapes of its variables by canonical name's tree): nothing is computed.
 
         Collections other than 'params' stand beside the parameters under their own names.
+
+        Raises:
+          ConfigError: the config describes no such model, or one of more than MOST_LAYERS layers.
         """
-        module = self.module(config)
-        variables = jax.eval_shape(module.init, jax.random.key(0), *self.inputs(config))
+        _check_layers(config)
+        try:
+            module = self.module(config)
+            variables = jax.eval_shape(module.init, jax.random.key(0), *self.inputs(config))
+        except ConfigError:
+            raise
+        except _NO_MODEL as error:  # a value of another type, sizes that do not go together
+            said = ' '.join(str(error).split())[:300]
+            raise ConfigError(
+                f'config.json describes no {self.name}: {type(error).__name__}: {said}'
+            ) from error
         variables = dict(variables)
         return module, {**variables.pop('params'), **variables}

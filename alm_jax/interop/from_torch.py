@@ -79,13 +79,12 @@ def _load(src: str) -> Any:
         ) from error
     if not os.path.isfile(src):
         raise Unreadable(f'{src} does not exist.')
-    options = {'map_location': 'cpu', 'weights_only': True}
     try:
         with torch.serialization.safe_globals(_plain_types()):
             try:
-                return torch.load(src, mmap=True, **options)
+                return torch.load(src, map_location='cpu', weights_only=True, mmap=True)
             except RuntimeError:  # files of before torch 1.6 cannot be mapped
-                return torch.load(src, **options)
+                return torch.load(src, map_location='cpu', weights_only=True)
     except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError and others
         reason = ' '.join(str(error).split())[:300]
         raise Unreadable(f'{src} is not read by torch with weights_only=True: {reason}') from error

@@ -20,7 +20,10 @@ from alm_jax.interop import gguf_types
 MAGIC = b'GGUF'
 VERSIONS = (2, 3)
 MAX_NAME = 1 << 16  # bytes of a key or tensor name
+MAX_STRING = 16 << 20  # bytes of a text; the longest are templates, of some kilobytes
+MAX_ITEMS = 16 << 20  # of all arrays: the largest vocabularies have a fortieth
 MAX_DIMENSIONS = 4
+MAX_VALUES = 1 << 58  # of a tensor, empty axes taken for 1: numpy can index no more
 MAX_NESTING = 4  # of arrays in arrays
 _STRING, _ARRAY = 8, 9
 _SCALARS = {0: 'B', 1: 'b', 2: 'H', 3: 'h', 4: 'I', 5: 'i', 6: 'f', 7: '?'}
@@ -105,6 +108,7 @@ class _Header:
         self._size = len(data)
         self._at = 0
         self._name = name
+        self._items = 0
 
     def read(self) -> tuple[dict[str, Any], dict[str, _Info], int]:
         """(metadata, tensors, where data start)."""
@@ -148,6 +152,8 @@ class _Header:
         if (sizes or [1])[0] % kind.values:
             self._fail(f'tensor {name} ({kind.name}) has rows of {sizes[:1]}, not whole blocks')
         count = math.prod(sizes)  # of unbounded integers: no overflow
+        if not count and math.prod(size or 1 for size in sizes) >= MAX_VALUES:
+            self._fail(f'tensor {name} has no values, and axes of {sizes}')
         end = offset + count // kind.values * kind.bytes
         return name, _Info(tuple(reversed(sizes)), kind, offset, end)
 
@@ -171,11 +177,19 @@ class _Header:
         kind = self._number('I', key)
         if kind in _SCALARS:
             form = _SCALARS[kind]
-            count = self._count(struct.calcsize('<' + form), key)
+            count = self._items_of(key, struct.calcsize('<' + form))
             raw = self._take(count * struct.calcsize('<' + form), key)
             return list(struct.unpack(f'<{count}{form}', raw))
-        count = self._count(8 if kind == _STRING else 12, key)
+        count = self._items_of(key, 8 if kind == _STRING else 12)
         return [self._value(kind, key, nesting + 1) for _ in range(count)]
+
+    def _items_of(self, key: str, least: int) -> int:
+        """``_count`` of an array: an item takes a byte of the file and dozens of memory."""
+        count = self._count(least, key)
+        self._items += count
+        if self._items > MAX_ITEMS:
+            self._fail(f'up to {key!r} its arrays have {self._items} items; {MAX_ITEMS} are read')
+        return count
 
     def _count(self, least: int, what: str) -> int:
         """A number of things, each of ``least`` bytes at least, that the file has room for."""
@@ -184,10 +198,10 @@ class _Header:
             self._fail(f'it counts {count} {what}, for which it is too short')
         return count
 
-    def _string(self, what: str, longest: int | None = None) -> str:
+    def _string(self, what: str, longest: int = MAX_STRING) -> str:
         length = self._number('Q', what)
-        if longest is not None and length > longest:
-            self._fail(f'the name of {what} has {length} bytes')
+        if longest < length <= self._size - self._at:  # else it is cut off
+            self._fail(f'{what} has {length} bytes; {longest} are read')
         try:
             return str(self._take(length, what), 'utf-8')
         except UnicodeDecodeError:

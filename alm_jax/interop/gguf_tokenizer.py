@@ -1,7 +1,7 @@
 """tokenizer.json from the vocabulary and merges in a GGUF file's metadata."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tokenizers
@@ -9,6 +9,7 @@ from tokenizers import decoders, models, normalizers, pre_tokenizers, processors
 
 from alm_jax.config import ConfigError, did_you_mean
 
+LONGEST_TOKEN = 1024  # letters; runs of spaces have a hundred
 NORMAL, UNKNOWN, CONTROL, USER, BYTE = 1, 2, 3, 4, 6  # of tokenizer.ggml.token_type
 # What splits a text into words before merges: Qwen2's, and Llama 3's with digits in threes.
 _WORDS = (
@@ -34,6 +35,7 @@ def build(metadata: Mapping[str, Any], name: str) -> tokenizers.Tokenizer:
             f'{name}: tokenizer.ggml.model {kind!r} is not read. {did_you_mean(kind, list(kinds))}'
         )
     tokens = _list(metadata, 'tokens', str, name)
+    check_lengths(tokens, f'{name}: tokenizer.ggml.tokens')
     types = [NORMAL] * len(tokens)
     if 'tokenizer.ggml.token_type' in metadata:
         types = _list(metadata, 'token_type', int, name, len(tokens))
@@ -49,6 +51,12 @@ def build(metadata: Mapping[str, Any], name: str) -> tokenizers.Tokenizer:
     tokenizer.add_tokens(added)
     _add_ends(tokenizer, metadata, tokens, kind)
     return tokenizer
+
+
+def check_lengths(tokens: Sequence[str | bytes], name: str) -> None:
+    """Raises ConfigError for a token so long that looking at all its splits would never end."""
+    if (longest := max(map(len, tokens), default=0)) > LONGEST_TOKEN:
+        raise ConfigError(f'{name}: a token has {longest} letters; {LONGEST_TOKEN} are read.')
 
 
 def special_ids(metadata: Mapping[str, Any]) -> dict[str, int]:

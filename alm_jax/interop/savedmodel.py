@@ -16,6 +16,7 @@ import numpy as np
 from alm_jax.config import ConfigError
 
 FOOTER_BYTES = 48
+LONGEST_KEY = 1024  # bytes
 TABLE_MAGIC = 0xDB4775248B80FB57
 BLOCK_TRAILER_BYTES = 5  # compression type and crc32c
 DTYPES = {1: np.dtype('<f4'), 2: np.dtype('<f8'), 3: np.dtype('<i4'), 9: np.dtype('<i8')}
@@ -101,8 +102,13 @@ def _table(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     position = 0
     for _ in range(2):  # the handle of the metaindex block, unused
         _, position = _varint(footer, position)
+    last: bytes | None = None
     for _, handle in _block(data, footer[position:]):
-        yield from _block(data, handle)
+        for key, value in _block(data, handle):
+            if last is not None and key <= last:  # as in every table; else blocks could repeat
+                raise SavedModelError('the keys of variables.index do not rise.')
+            last = key
+            yield key, value
 
 
 def _block(data: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
@@ -121,7 +127,8 @@ def _block(data: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
         shared, position = _varint(block, position)
         added, position = _varint(block, position)
         length, position = _varint(block, position)
-        if position + added + length > end or shared > len(key):
+        long = shared + added > LONGEST_KEY  # what is shared costs nothing in the file
+        if position + added + length > end or shared > len(key) or long:
             raise SavedModelError('an entry overruns its block of variables.index.')
         key = key[:shared] + block[position : position + added]
         position += added

@@ -5,7 +5,6 @@ the lowest rank first. Special tokens have the first ids.
 """
 
 import base64
-import json
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +12,11 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
+from alm_jax import json_text
 from alm_jax.config import ConfigError
+from alm_jax.interop import gguf_tokenizer
+
+MOST_SPECIAL = 1 << 16
 
 
 def build(file: pathlib.Path) -> tokenizers.Tokenizer:
@@ -23,18 +26,30 @@ def build(file: pathlib.Path) -> tokenizers.Tokenizer:
       ConfigError: the file cannot be read, or lacks a key.
     """
     try:
-        content = json.loads(file.read_bytes())
+        content = json_text.parse_object(file.read_bytes(), str(file))
         config = content['config']
         reserved = int(config['default_num_special_tokens'])
+        if not 0 <= reserved <= MOST_SPECIAL:
+            raise ValueError(f'it has {reserved} special tokens; up to {MOST_SPECIAL} are read')
         count = int(config['default_vocab_size']) - reserved
         special = {entry['token_str']: int(entry['rank']) for entry in content['special_tokens']}
         words = [base64.b64decode(entry['token_bytes']) for entry in content['vocab'][:count]]
-        pattern = tokenizers.Regex(config['pattern'])
+        pattern = _regex(config['pattern'])
+    except ConfigError:
+        raise
     except KeyError as error:
         raise ConfigError(f'{file} has no {error.args[0]}.') from error
     except (OSError, ValueError, TypeError) as error:
         raise ConfigError(f'{file} cannot be read as a tekken.json: {error}.') from error
+    gguf_tokenizer.check_lengths(words, str(file))
     return _build(words, _filled(special, reserved), pattern)
+
+
+def _regex(pattern: str) -> Any:
+    try:
+        return tokenizers.Regex(pattern)
+    except Exception as error:  # the library raises bare Exception
+        raise ValueError(f'its pattern is none ({error})') from error
 
 
 def _filled(special: Mapping[str, int], count: int) -> dict[str, int]:

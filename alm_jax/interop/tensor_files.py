@@ -7,32 +7,24 @@ import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
-import ml_dtypes
 import numpy as np
-import safetensors
 from safetensors import numpy as safetensors_numpy
 
+from alm_jax import json_text
 from alm_jax.config import ConfigError
+from alm_jax.interop import safetensors_header
+from alm_jax.interop.safetensors_header import DTYPES
 
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 SHARD_BYTES = 4 << 30
-DTYPES = {  # as safetensors calls them
-    **{f'F{bits}': np.dtype(f'f{bits // 8}') for bits in (16, 32, 64)},
-    **{f'I{bits}': np.dtype(f'i{bits // 8}') for bits in (8, 16, 32, 64)},
-    **{f'U{bits}': np.dtype(f'u{bits // 8}') for bits in (8, 16, 32, 64)},
-    'BOOL': np.dtype(bool),
-    'BF16': np.dtype(ml_dtypes.bfloat16),
-    'F8_E4M3': np.dtype(ml_dtypes.float8_e4m3fn),
-    'F8_E5M2': np.dtype(ml_dtypes.float8_e5m2),
-}
 
 
 class TensorFiles(Mapping):
     """Their tensors by name, read-only views of the mapped files: nothing is copied or kept.
 
-    Shapes and dtypes are known from the headers, which the library checks against the file before
-    anything is mapped. A file may be replaced meanwhile, but not written into.
+    Shapes and dtypes are known from the headers, which are checked against the file before anything
+    is mapped. A file may be replaced meanwhile, but not written into.
     """
 
     def __init__(self, path: str | os.PathLike):
@@ -45,17 +37,13 @@ class TensorFiles(Mapping):
         path = pathlib.Path(path)
         files = [path] if path.is_file() else _files(path)
         self._file_of: dict[str, pathlib.Path] = {}
-        self._open: dict[pathlib.Path, safetensors.safe_open] = {}
-        self._entries: dict[str, tuple[mmap.mmap, int]] = {}
+        self._entries: dict[str, safetensors_header.Entry] = {}
+        self._mapped: dict[pathlib.Path, mmap.mmap] = {}
         for file in files:
-            try:
-                self._open[file] = safetensors.safe_open(file, 'np')
-            except (OSError, safetensors.SafetensorError) as error:
-                raise ConfigError(
-                    f'{file} cannot be read: {error}{_damage(file)}. Fetch it again.'
-                ) from error
-            self._file_of |= dict.fromkeys(self._open[file].keys(), file)
-            self._entries |= _entries(file)
+            entries = safetensors_header.read(file)
+            self._mapped[file] = _mapped(file)
+            self._file_of |= dict.fromkeys(entries, file)
+            self._entries |= entries
         if (path / INDEX).is_file():
             promised = _read_json(path / INDEX).get('weight_map', {})
             if lacking := sorted(set(promised) - set(self._file_of)):
@@ -65,12 +53,12 @@ class TensorFiles(Mapping):
                 )
 
     def __getitem__(self, name: str) -> np.ndarray:
-        mapped, start = self._entries[name]
-        shape, dtype = self.shape(name), self.dtype(name)
+        dtype, shape, start, _ = self._entries[name]
         if dtype not in DTYPES:
             raise ConfigError(f'{self._file_of[name]}: {name} is {dtype}, which is not read.')
         if not math.prod(shape):
             return np.empty(shape, DTYPES[dtype])
+        mapped = self._mapped[self._file_of[name]]
         return np.frombuffer(mapped, DTYPES[dtype], math.prod(shape), start).reshape(shape)
 
     def __iter__(self) -> Iterator[str]:
@@ -85,50 +73,20 @@ class TensorFiles(Mapping):
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Of a tensor, from its header."""
-        return tuple(self._open[self._file_of[name]].get_slice(name).get_shape())
+        return self._entries[name].shape
 
     def dtype(self, name: str) -> str:
         """Of a tensor, as safetensors calls it: 'F32', 'BF16', ..."""
-        return self._open[self._file_of[name]].get_slice(name).get_dtype()
+        return self._entries[name].dtype
 
     def nbytes(self, name: str) -> int:
         """Of a tensor, in its file."""
-        return math.prod(self.shape(name)) * _item_bytes(self.dtype(name))
+        return self._entries[name].end - self._entries[name].start
 
 
-def _damage(file: pathlib.Path) -> str:
-    """': NAME ...' of the first tensor whose entry in the header cannot be, or ''."""
-    try:
-        size = file.stat().st_size
-        with file.open('rb') as content:
-            length = int.from_bytes(content.read(8), 'little')
-            header = json.loads(content.read(length) if length <= size else b'')
-        for name, entry in header.items():
-            if name == '__metadata__':
-                continue
-            start, end = entry['data_offsets']
-            needed = math.prod(entry['shape']) * _item_bytes(entry['dtype'])
-            if end - start != needed:
-                return f': {name} {entry["shape"]} of {entry["dtype"]} is not {end - start} bytes'
-            if 8 + length + end > size:
-                return f': {name} ends at byte {8 + length + end} of {size}'
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # a header of another form, of which the library has said what it can
-    return ''
-
-
-def _item_bytes(dtype: str) -> int:
-    return DTYPES[dtype].itemsize if dtype in DTYPES else 1
-
-
-def _entries(file: pathlib.Path) -> dict[str, tuple[mmap.mmap, int]]:
-    """Name -> (the mapped file, where its tensor starts), of a file that has been checked."""
+def _mapped(file: pathlib.Path) -> mmap.mmap:
     with file.open('rb') as content:
-        mapped = mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)
-    data = 8 + int.from_bytes(mapped[:8], 'little')
-    header = json.loads(mapped[8:data])
-    header.pop('__metadata__', None)
-    return {name: (mapped, data + entry['data_offsets'][0]) for name, entry in header.items()}
+        return mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -168,13 +126,7 @@ def _read_json(path: pathlib.Path) -> dict:
 
 def parse(content: bytes, name: str) -> dict:
     """A JSON object. Raises ConfigError with the ``name`` of its file."""
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise ConfigError(f'{name} cannot be read: {error}.') from error
-    if not isinstance(value, dict):
-        raise ConfigError(f'{name} is not a JSON object.')
-    return value
+    return json_text.parse_object(content, name)
 
 
 def read_config(folder: str | os.PathLike, name: str = 'config.json') -> dict:

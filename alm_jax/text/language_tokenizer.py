@@ -12,6 +12,7 @@ from typing import Any
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
+from alm_jax import json_text
 from alm_jax.config import ConfigError
 
 _SETTINGS = 'tokenizer_config.json'
@@ -210,13 +211,7 @@ class LanguageTokenizer:
 
     def _json(self, name: str) -> dict[str, Any]:
         """The content of a JSON file, nothing where there is none."""
-        try:
-            content = json.loads(self._files.get(name, b'{}'))
-        except ValueError as error:
-            raise ConfigError(f'{self.name}/{name} is no JSON: {error}.') from error
-        if not isinstance(content, dict):
-            raise ConfigError(f'{self.name}/{name} is no JSON object.')
-        return content
+        return json_text.parse_object(self._files.get(name, b'{}'), f'{self.name}/{name}')
 
 
 def _text(token: Any) -> str:

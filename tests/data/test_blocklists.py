@@ -112,7 +112,7 @@ def test_a_list_of_another_dataset_is_told(recordings, entry, tmp_path, caplog):
         ('absent.txt', None, 'cannot be read'),
         ('empty.txt', '\n', 'names no record'),
         ('empty.csv', 'index,id\n', 'names no record'),
-        ('broken.txt', '"never closed\n', 'line 1: not a JSON string'),
+        ('broken.txt', '"never closed\n', 'line 1: not JSON'),
         ('broken.json', '{"AudioSet": ', 'not JSON'),
         ('list.json', '["Yr1nicOVtvkQ.wav"]', 'expected'),
         ('other.json', '{"Audioset": ["Yr1nicOVtvkQ.wav"]}', "Did you mean 'AudioSet'"),

@@ -51,8 +51,8 @@ def _block(pairs):
     return block + bytes(4) + (1).to_bytes(4, 'little') + bytes(5)
 
 
-def _index(entries, compression=0):
-    data = bytearray(_block([(b'', b''), *entries]))
+def _index(entries, compression=0, head=b''):
+    data = bytearray(_block([(b'', head), *entries]))
     data[-5] = compression
     handle = _varint(0) + _varint(len(data) - 5)
     index = _block([(b'~', handle)])
@@ -177,4 +177,4 @@ def test_compressed_tables_and_several_shards_are_refused():
     with pytest.raises(SavedModelError, match='compressed'):
         read_variables(_index([], compression=1), SHARD)
     with pytest.raises(SavedModelError, match='3 shards'):
-        read_variables(_index([(b'', _field(1, 3))]), SHARD)
+        read_variables(_index([], head=_field(1, 3)), SHARD)

@@ -71,7 +71,9 @@ def test_files_that_are_none(tmp_path, content):
         LanguageTokenizer.load(tmp_path)
     KINDS['byte_level'].save(tmp_path)
     (tmp_path / 'tokenizer_config.json').write_text(content)
-    with pytest.raises(ConfigError, match=r'tokenizer_config\.json is no JSON'):
+    with pytest.raises(
+        ConfigError, match=r'tokenizer_config\.json: .*(not JSON|expected an object)'
+    ):
         LanguageTokenizer.load(tmp_path)
     (tmp_path / 'tokenizer.json').write_text(content)
     with pytest.raises(ConfigError, match=r'tokenizer\.json is no tokenizer'):

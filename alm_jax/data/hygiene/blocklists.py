@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from absl import logging
 
+from alm_jax import json_text
 from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data import record
 from alm_jax.data.catalog.declaration import bbc, freesound, youtube, youtube_id
@@ -193,20 +194,14 @@ def _quoted(text: str) -> str:
 
 
 def _unquoted(path: pathlib.Path, number: int, line: str) -> str:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f'{path}, line {number}: not a JSON string ({error}).') from error
+    value = json_text.parse(line, f'{path}, line {number}')
     if not isinstance(value, str):
         raise ConfigError(f'{path}, line {number}: expected one JSON string.')
     return value
 
 
 def _wavcaps(path: pathlib.Path, text: str) -> Blocklist:
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ConfigError(f'blocklist {path} is not JSON ({error}).') from error
+    content = json_text.parse(text, f'blocklist {path}')
     if not isinstance(content, dict) or not all(isinstance(v, list) for v in content.values()):
         raise ConfigError(f'blocklist {path}: expected {{"AudioSet": [ids], "FreeSound": [ids]}}.')
     for key in content:
