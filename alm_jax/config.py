@@ -176,7 +176,11 @@ def base() -> ConfigDict:
 
     config.checkpoint = ConfigDict()
     config.checkpoint.every = 500  # steps; the last step is always saved
-    config.checkpoint.keep = 2
+    config.checkpoint.keep = 2  # the last so many, and beside them:
+    config.checkpoint.keep_every = 0  # steps that are a multiple of it; 0 is none
+    # That with the highest value of e.g. 'zero_shot_validation/top1', or lowest of '-train/loss'.
+    config.checkpoint.best = ''
+    config.checkpoint.on_error = 'stop'  # or 'go_on': train on when one cannot be saved
 
     # What is trained one after another: ({'name': 'warm_up', 'steps': 200, 'freeze': ('^text/',),
     # 'optimizer.learning_rate': 1e-3, 'data.train': (...)}, ...). A stage is this config with its

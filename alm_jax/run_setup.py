@@ -137,13 +137,17 @@ def use_own_data(config: ConfigDict, folder: str, captions: str) -> None:
 
 
 def checkpoint_to_continue(config: ConfigDict, workdir: pathlib.Path) -> pathlib.Path | None:
-    """The newest complete checkpoint of this workdir, else that of ``config.resume``, else None."""
+    """The newest whole checkpoint of this workdir, else that of ``config.resume``, else None.
+
+    Raises:
+      CheckpointError: all complete ones of this workdir are damaged and ``config.resume`` names no
+        other, or one that cannot be used.
+    """
 
     def find() -> str:
-        found = checkpoint.latest_complete(workdir)
-        if found is None and config.resume:
-            found = checkpoint.resolve(config.resume)
-        return str(found or '')
+        if not config.resume:
+            return str(checkpoint.to_continue(workdir) or '')
+        return str(checkpoint.latest_complete(workdir) or checkpoint.resolve(config.resume))
 
     found = distributed.from_first(find)  # the others may see a file of it later, or another one
     return pathlib.Path(found) if found else None

@@ -34,6 +34,7 @@ from alm_jax.training import (
     param_sharding,
     preemption,
     profile,
+    retention,
     sharding,
     stages,
     state,
@@ -75,6 +76,7 @@ def train(
     found = run_setup.checkpoint_to_continue(config, workdir)
     scratch = run_setup.parts_from_scratch(config, found)
     curriculum = stages.of(config)
+    retained = retention.check(config, [stage.config.evals for stage in curriculum])
     saved = checkpoint.read_manifest(found) if found else {'step': 0, **stages.entries(config, 0)}
     stages.check_begun(config, saved)
     say(environment.check(saved, found, allow_change=allow_env_change))
@@ -124,6 +126,10 @@ def train(
         checkpoint.Checkpointer(
             workdir,
             keep=config.checkpoint.keep,
+            keep_every=config.checkpoint.keep_every,
+            best=config.checkpoint.best,
+            on_error=config.checkpoint.on_error,
+            restored_step=first_step,
             mesh=dict(mesh.shape),
             config_sha256=hashlib.sha256(config_lib.to_json(config).encode()).hexdigest(),
         ) as saver,
@@ -199,8 +205,10 @@ def train(
                         rates, startup = clock.rates() | startup, {}
                         scalars |= {f'train/{name}': rate for name, rate in rates.items()}
                         scalars['train/bad_records'] = distributed.total(made.skipped)
+                        retained.check_name(scalars)
                         writer.write(now, scalars)
                         metrics.show(bar, scalars)
+                        saver.check()
                     if now % config.checkpoint.every == 0 or last:
                         with clock.excluded('checkpoint'):
                             kept = bool(config.stages) and now == stage.stop
@@ -208,7 +216,7 @@ def train(
                     due = {n: e for n, e in evaluators[number].items() if e.due(now, stage.stop)}
                     if due:
                         with clock.excluded('evaluation'):
-                            evaluate(due, current, workdir, writer, bar)
+                            evaluate(due, current, workdir, writer, bar, retained)
                     if now == profiler.last:
                         with clock.excluded('profile'):
                             page = profiler.stop(current, train_step.programs.values())
@@ -225,17 +233,21 @@ def train(
     return current
 
 
-def evaluate(due: dict[str, Any], current: state.TrainState, workdir, writer, bar) -> None:
+def evaluate(
+    due: dict[str, Any], current: state.TrainState, workdir, writer, bar, retained
+) -> None:
     """Runs evaluators on the current parameters; writes their results beside the metrics."""
     now = int(current.step)
     sha256 = checkpoint.checkpoint_sha256(current.params)
     for name, scheduled in due.items():
         bar.set_postfix_str(f'evaluating {name}')
         found = scheduled.evaluator.run(current.params, current.extra)
-        writer.write(now, {f'{name}/{key}': value for key, value in found.scalars.items()})
+        scalars = {f'{name}/{key}': value for key, value in found.scalars.items()}
+        writer.write(now, scalars)
         if jax.process_index() == 0:
             result.write(found, workdir, name, now, sha256)
             bar.write(result.table(found, f'{name}, step {now}'), file=sys.stderr)
+        retained.check_name(scalars)
 
 
 def main(argv: list[str]) -> int | None:

@@ -1,19 +1,20 @@
 """Checkpoints: written in the background, complete only once a manifest names every file's hash.
 
 ``<workdir>/checkpoints/<step>/`` holds what Orbax writes (items 'params', 'extra', 'training') and
-``manifest.json``, written last: without it, or when a file differs from it, the checkpoint does not
-count and the one before is used. No iterator state is saved; ``data_step`` says which batch is
-next.
+``manifest.json``, see ``training.manifest``: without it, or when a file differs from it, the
+checkpoint does not count and the one before is used. No iterator state is saved; ``data_step`` says
+which batch is next.
 """
 
 import concurrent.futures
 import hashlib
-import json
+import logging
 import os
 import pathlib
+import re
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import flax.serialization
@@ -22,39 +23,74 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from alm_jax.config import ConfigError
-from alm_jax.training import environment, param_names, whole_copy
+from alm_jax import distributed
+from alm_jax.training import environment, manifest, param_names, retention, whole_copy
+from alm_jax.training.manifest import (
+    MANIFEST,
+    CheckpointError,
+    damage,
+    latest_complete,
+    read_manifest,
+    resolve,
+    to_continue,
+)
+from alm_jax.training.retention import Retention
 from alm_jax.training.state import TrainState
 
-MANIFEST = 'manifest.json'
-
-
-class CheckpointError(ConfigError):
-    """A checkpoint is missing, damaged or of another model; the message says what to do."""
+__all__ = [
+    'MANIFEST',
+    'CheckpointError',
+    'Checkpointer',
+    'checkpoint_sha256',
+    'damage',
+    'latest_complete',
+    'load_params',
+    'read_manifest',
+    'resolve',
+    'restore',
+    'to_continue',
+]
 
 
 class Checkpointer:
     """Saves the states of one run; use as a context manager, or ``close``.
 
-    After each save only that checkpoint and the newest complete ones before it, ``keep`` in all,
-    stay, and of those before it what was saved as ``kept``. Anything else under ``checkpoints/``
-    (torn writes, a later step of an abandoned run) goes.
+    After each save those stay that ``Retention`` names. Others go, as do torn writes and later
+    steps of an abandoned run, and nothing goes before the new one is complete.
     """
 
-    def __init__(self, workdir: str | os.PathLike, *, keep: int, **context: Any):
+    def __init__(
+        self,
+        workdir: str | os.PathLike,
+        *,
+        keep: int = 2,
+        keep_every: int = 0,
+        best: str = '',
+        on_error: str = 'stop',
+        restored_step: int = 0,
+        **context: Any,
+    ):
         """Args:
         workdir: the run's folder.
-        keep: checkpoints to keep, at least 1.
+        keep: see ``Retention``, as for the two that follow.
+        on_error: what a save that fails does: 'stop' raises, 'go_on' tells.
+        restored_step: of the checkpoint that the run goes on from; what lies between it and the
+          first save is of an abandoned run.
         **context: JSON values for the manifest, such as mesh and config_sha256.
         """
-        if keep < 1:
-            raise ConfigError(f'config.checkpoint.keep is {keep}; it must be at least 1.')
-        self._folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-        self._keep = keep
+        self.retention = Retention(keep, keep_every, best)
+        self._workdir = pathlib.Path(workdir).absolute()
+        self._folder = self._workdir / 'checkpoints'
+        self._stops = on_error == 'stop'
+        self._restored = restored_step
+        self._saved: set[int] = set()
         self._context = context
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        logging.getLogger('absl').addFilter(_is_news)
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._thread = concurrent.futures.ThreadPoolExecutor(1, 'checkpoint')
         self._finishing: concurrent.futures.Future | None = None
+        self._failed = ''  # why the last save did, if it did
 
     def save(self, state: TrainState, *, kept: bool = False, **context: Any) -> None:
         """Starts to save; returns when ``state`` may be donated. Waits for the save before it.
@@ -63,12 +99,18 @@ class Checkpointer:
           state: of the run.
           kept: whether it stays, however many come after it.
           **context: more JSON values for the manifest.
+
+        Raises:
+          CheckpointError: as ``wait``, of the save before; or there is no room for this one.
         """
         self.wait()
         step, data_step = int(state.step), int(state.data_step)
         path = self._folder / str(step)
         items = _items(state)
-        manifest = {
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(items))
+        if self._settle(self._lack_of_room(path, size)):
+            return
+        entries = {
             'step': step,
             'data_step': data_step,
             'tree': _spec(items),
@@ -77,110 +119,142 @@ class Checkpointer:
             **self._context,
             **context,
         }
-        # The old manifest must not vouch for a folder that is being written again.
-        if jax.process_index() == 0:
-            (path / MANIFEST).unlink(missing_ok=True)
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
-        self._orbax.save(path, args=ocp.args.Composite(**arguments), force=True)
-        self._finishing = self._thread.submit(self._finish, path, manifest)
+        try:
+            # The old manifest must not vouch for a folder that is being written again.
+            if jax.process_index() == 0:
+                (path / MANIFEST).unlink(missing_ok=True)
+            self._orbax.save(path, args=ocp.args.Composite(**arguments), force=True)
+        except Exception as error:
+            problem = self._problem(path, size, error)
+            self._finishing = self._thread.submit(lambda: problem)
+        else:
+            self._finishing = self._thread.submit(self._finish, path, size, entries)
 
     def wait(self) -> None:
-        """Returns when the last save is complete; raises what went wrong in it."""
+        """Returns when the last save is over. All processes must call it.
+
+        Raises:
+          CheckpointError: it failed in one of them, where that stops the run.
+        """
         if self._finishing is not None:
             finishing, self._finishing = self._finishing, None
-            finishing.result()
+            self._settle(finishing.result())
+
+    def check(self) -> None:
+        """Raises what the save under way has failed with by now, where that stops the run.
+
+        All processes must call it, at the same step; it waits for none of their disks.
+        """
+        over = self._stops and self._finishing is not None and self._finishing.done()
+        self._settle(self._finishing.result() if over else '', over=False)
 
     def close(self) -> None:
-        """Waits for the last save and frees the threads."""
+        """Waits for the last save and frees the threads.
+
+        Raises:
+          CheckpointError: the last save failed, whatever ``on_error`` says: none comes after it.
+        """
         try:
             self.wait()
+            if self._failed:
+                raise CheckpointError(f'the last save failed: {self._failed}')
+            if self._saved and self.retention.best and jax.process_index() == 0:
+                self._tidy(max(self._saved))  # what was measured after it is known now
         finally:
-            self._thread.shutdown()
-            self._orbax.close()
+            self._free()
 
     def __enter__(self) -> 'Checkpointer':
         return self
 
-    def __exit__(self, *exception) -> None:
-        self.close()
-
-    def _finish(self, path: pathlib.Path, manifest: dict) -> None:
-        self._orbax.wait_until_finished()
-        if jax.process_index():
+    def __exit__(self, kind, error, traceback) -> None:
+        if kind is None:
+            self.close()
             return
-        manifest['files'] = {
-            name: {'bytes': (path / name).stat().st_size, 'sha256': _file_sha256(path / name)}
-            for name in _files(path)
-        }
-        partial = path / (MANIFEST + '.partial')
-        partial.write_text(json.dumps(manifest, indent=1, sort_keys=True) + '\n')
-        partial.replace(path / MANIFEST)
-        complete = [step for step in _steps(self._folder) if step <= manifest['step']]
-        kept = {
-            str(step)
-            for rank, step in enumerate(complete)
-            if rank < self._keep or read_manifest(self._folder / str(step)).get('kept')
-        }
-        for entry in self._folder.iterdir():
-            if entry.name not in kept:
-                shutil.rmtree(entry)
+        try:  # others may be elsewhere: nothing is agreed on
+            if self._finishing is not None and (problem := self._finishing.result()):
+                _tell(problem)
+        finally:
+            self._free()
 
+    def _free(self) -> None:
+        self._thread.shutdown()
+        self._orbax.close()
+        logging.getLogger('absl').removeFilter(_is_news)
 
-def latest_complete(workdir: str | os.PathLike) -> pathlib.Path | None:
-    """The newest checkpoint of a run whose every file is as its manifest says, or None.
+    def _finish(self, path: pathlib.Path, size: int, entries: dict) -> str:
+        """In the thread: makes a save complete. Returns why it could not be."""
+        try:
+            self._orbax.wait_until_finished()
+            if jax.process_index() == 0:
+                manifest.complete(path, entries)
+                self._saved = {step for step in self._saved if step < entries['step']}
+                self._saved.add(entries['step'])
+                self._tidy(entries['step'])
+        except Exception as error:
+            return self._problem(path, size, error)
+        return ''
 
-    A damaged one is passed over and the reason printed.
-    """
-    folder = pathlib.Path(workdir).absolute() / 'checkpoints'
-    for step in _steps(folder):
-        reason = damage(folder / str(step))
-        if reason is None:
-            return folder / str(step)
-        print(f'checkpoint {folder / str(step)} is not used: {reason}', file=sys.stderr, flush=True)
-    return None
+    def _tidy(self, now: int) -> None:
+        """Removes what need not stay beside the complete checkpoint at step ``now``."""
+        manifests = {}
+        for step in manifest.steps(self._folder):
+            if step in self._saved or step <= min(self._restored, now):
+                try:
+                    manifests[step] = read_manifest(self._folder / str(step))
+                except (OSError, ValueError) as error:
+                    _tell(f'checkpoint {self._folder / str(step)} goes: {error}')
+        values = retention.measured(self._workdir, self.retention.metric)
+        reasons = self.retention.reasons(manifests, values)
+        for path in manifest.folders(self._folder):
+            if not (path.name.isdigit() and reasons.get(int(path.name))):
+                retention.remove(path)
 
+    def _settle(self, problem: str, over: bool = True) -> bool:
+        """Whether a save failed in any process, on all; raises where that stops the run.
 
-def resolve(path: str | os.PathLike, step: int | None = None) -> pathlib.Path:
-    """The complete checkpoint that ``path`` (a workdir or a checkpoint folder) and ``step`` mean.
+        Args:
+          problem: of this process, '' is none.
+          over: whether the save is over, so that its failure is told and remembered.
+        """
+        problems = [found.decode() for found in distributed.gather_bytes(problem.encode())]
+        found = next(filter(None, problems), '')
+        if found and self._stops:
+            self._failed = ''
+            raise CheckpointError(
+                f'{found} Make room, and the same command goes on from the newest; '
+                "config.checkpoint.on_error='go_on' trains on without a checkpoint."
+            )
+        if over:
+            self._failed = found
+            if found and jax.process_index() == 0:
+                _tell(f'{found} Training goes on (config.checkpoint.on_error).')
+        return bool(found)
 
-    Raises:
-      CheckpointError: there is none, or the one named is damaged.
-    """
-    path = pathlib.Path(path).absolute()
-    if not (path / MANIFEST).exists():
-        chosen = latest_complete(path) if step is None else path / 'checkpoints' / str(step)
-        if chosen is None:
-            raise CheckpointError(f'{path} holds no complete checkpoint. Train first, or name one.')
-        path = chosen
-    reason = damage(path)
-    if reason is not None:
-        steps = ', '.join(map(str, _steps(path.parent))) or 'none'
-        raise CheckpointError(f'checkpoint {path} cannot be used: {reason}. Steps there: {steps}.')
-    return path
+    def _lack_of_room(self, path: pathlib.Path, size: int) -> str:
+        """Why there is none for ``size`` bytes, before they fill the disk of the metrics, too."""
+        if jax.process_index() or shutil.disk_usage(self._workdir).free >= size:
+            return ''
+        return self._told(path, size, 'there is too little room')
 
+    def _problem(self, path: pathlib.Path, size: int, error: Exception) -> str:
+        """What to tell of a save that failed, whose folder goes; a defect is raised."""
+        code = re.search(r"os_error_code='(\d+)'", str(error))  # of tensorstore
+        if not (code or isinstance(error, OSError)):
+            raise error
+        if jax.process_index() == 0:
+            for torn in manifest.folders(self._folder):
+                if torn.name.partition('.')[0] == path.name:
+                    retention.remove(torn)
+        return self._told(path, size, os.strerror(int(code[1])) if code else str(error))
 
-def damage(path: pathlib.Path) -> str | None:
-    """Why the checkpoint at ``path`` does not count, or None when it is whole."""
-    try:
-        files = read_manifest(path)['files']
-    except FileNotFoundError:
-        return f'it has no {MANIFEST}, so its writing never finished'
-    except (ValueError, KeyError):
-        return f'its {MANIFEST} cannot be read'
-    for name, expected in files.items():
-        file = path / name
-        if not file.is_file():
-            return f'{name} is missing'
-        if file.stat().st_size != expected['bytes']:
-            return f'{name} has {file.stat().st_size} bytes, not {expected["bytes"]}'
-        if _file_sha256(file) != expected['sha256']:
-            return f'{name} differs from its sha256'
-    return None
-
-
-def read_manifest(path: str | os.PathLike) -> dict[str, Any]:
-    """The manifest of a checkpoint folder."""
-    return json.loads((pathlib.Path(path) / MANIFEST).read_text())
+    def _told(self, path: pathlib.Path, size: int, why: str) -> str:
+        free = shutil.disk_usage(self._workdir).free
+        before = ', '.join(map(str, manifest.steps(self._folder))) or 'none'
+        return (
+            f'checkpoint {path} cannot be saved: {why} (it takes up to {size:,} bytes, {free:,} '
+            f'are free). Checkpoints that are there: {before}.'
+        )
 
 
 def restore(path: str | os.PathLike, abstract_state: TrainState) -> TrainState:
@@ -276,18 +350,10 @@ def _restore(path: pathlib.Path, items: dict[str, Any], partial: bool = False) -
         return dict(orbax.restore(path, args=ocp.args.Composite(**arguments)).items())
 
 
-def _steps(folder: pathlib.Path) -> list[int]:
-    """Steps whose folders have a manifest, newest first."""
-    found = folder.glob(f'*/{MANIFEST}')
-    return sorted((int(f.parent.name) for f in found if f.parent.name.isdigit()), reverse=True)
+def _is_news(record: logging.LogRecord) -> bool:
+    """Orbax logs a page about the errors that it raises as well."""
+    return 'in background save thread' not in record.getMessage()
 
 
-def _files(path: pathlib.Path) -> Iterator[str]:
-    for file in sorted(path.rglob('*')):
-        if file.is_file() and file.name not in (MANIFEST, MANIFEST + '.partial'):
-            yield file.relative_to(path).as_posix()
-
-
-def _file_sha256(path: pathlib.Path) -> str:
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

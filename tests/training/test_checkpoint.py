@@ -1,12 +1,14 @@
 """Checkpoints: complete or not counted, kept by number, loaded without an optimizer, hashed."""
 
 import hashlib
+import json
 
 import jax
 import numpy as np
 import pytest
 import toy
 
+from alm_jax import run_setup
 from alm_jax.training import checkpoint, sharding
 from alm_jax.training import state as state_lib
 
@@ -28,6 +30,10 @@ def _save(workdir, state, steps, keep=5):
     with checkpoint.Checkpointer(workdir, keep=keep, mesh={'data': 1}) as checkpoints:
         for step in steps:
             checkpoints.save(_at(state, step))
+
+
+def _names(workdir):
+    return sorted(path.name for path in (workdir / 'checkpoints').iterdir())
 
 
 def _largest(path):
@@ -63,17 +69,30 @@ def test_an_empty_extra(tmp_path, run):
 
 def test_only_the_newest_are_kept(tmp_path, run):
     _save(tmp_path, run[0], [1, 2, 3, 4], keep=2)
-    torn = tmp_path / 'checkpoints' / '3.orbax-checkpoint-tmp'
-    torn.mkdir()
-    assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir() if p != torn) == ['3', '4']
+    assert _names(tmp_path) == ['3', '4']
+    for name in ('3.orbax-checkpoint-tmp', 'mine'):
+        (tmp_path / 'checkpoints' / name).mkdir()
     _save(tmp_path, run[0], [3], keep=2)  # a run that fell back to an earlier step goes on from it
-    assert [p.name for p in (tmp_path / 'checkpoints').iterdir()] == ['3']
+    assert _names(tmp_path) == ['3', 'mine']
+
+
+def test_what_lies_between_the_one_gone_on_from_and_the_next_goes(tmp_path, run):
+    """It is damaged, or of before a rollback, and must not take the place of a whole one."""
+    _save(tmp_path, run[0], [1, 2, 3])
+    with checkpoint.Checkpointer(tmp_path, keep=3, restored_step=2) as checkpoints:
+        checkpoints.save(_at(run[0], 4))
+        checkpoints.wait()
+        assert _names(tmp_path) == ['1', '2', '4']
+        checkpoints.save(_at(run[0], 5))
+        checkpoints.wait()
+        checkpoints.save(_at(run[0], 3))  # back to 2, and on
+    assert _names(tmp_path) == ['2', '3']
 
 
 def _truncate(path):
     file = _largest(path)
     file.write_bytes(file.read_bytes()[:-1])
-    return 'bytes, not'
+    return f'{file.relative_to(path)} has {file.stat().st_size} bytes, not'
 
 
 def _flip(path):
@@ -81,34 +100,79 @@ def _flip(path):
     data = bytearray(file.read_bytes())
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
-    return 'differs from its sha256'
+    return f'{file.relative_to(path)} differs from its sha256'
 
 
 def _remove(path):
-    _largest(path).unlink()
-    return 'is missing'
+    file = _largest(path)
+    file.unlink()
+    return f'{file.relative_to(path)} is missing'
 
 
 def _no_manifest(path):
     (path / 'manifest.json').unlink()
-    return  # such a folder is not even a candidate
+    return 'it has no manifest.json'
 
 
 def _torn_manifest(path):
     (path / 'manifest.json').write_text('{"files": {')
-    return 'cannot be read'
+    return 'its manifest.json cannot be read'
 
 
-@pytest.mark.parametrize('harm', [_truncate, _flip, _remove, _no_manifest, _torn_manifest])
+def _flip_manifest(path):
+    text = (path / 'manifest.json').read_text()
+    (path / 'manifest.json').write_text(text.replace('"data_step": 2', '"data_step": 3'))
+    return 'its manifest.json differs from its own sha256'
+
+
+HARMS = [_truncate, _flip, _remove, _no_manifest, _torn_manifest, _flip_manifest]
+
+
+@pytest.mark.parametrize('harm', HARMS)
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path, run, capsys, harm):
     _save(tmp_path, run[0], [1, 2])
     assert checkpoint.latest_complete(tmp_path).name == '2'
     reason = harm(tmp_path / 'checkpoints' / '2')
     assert checkpoint.latest_complete(tmp_path).name == '1'
     printed = capsys.readouterr().err
-    assert (reason is None and not printed) or reason in printed
+    assert f'checkpoint {tmp_path}/checkpoints/2 is not used: ' in printed
+    assert reason in printed
     with pytest.raises(checkpoint.CheckpointError, match='cannot be used'):
         checkpoint.resolve(tmp_path, step=2)
+
+
+@pytest.mark.parametrize('harm', HARMS)
+def test_where_none_is_whole_a_run_does_not_begin_anew(tmp_path, run, capsys, harm):
+    """But where none was ever complete it does, and says so."""
+    config = toy.make_config()
+    assert run_setup.checkpoint_to_continue(config, tmp_path) is None
+    _save(tmp_path, run[0], [2])
+    _save(tmp_path / 'other', run[0], [1])
+    path = tmp_path / 'checkpoints' / '2'
+    reason = harm(path)
+    if harm is _no_manifest:
+        assert run_setup.checkpoint_to_continue(config, tmp_path) is None
+        assert f'{path} is not used: {reason}' in capsys.readouterr().err
+        return
+    with pytest.raises(checkpoint.CheckpointError) as error:
+        run_setup.checkpoint_to_continue(config, tmp_path)
+    assert f'2: {reason}' in str(error.value)
+    assert f'Move {path.parent} away' in str(error.value)
+    config.resume = str(tmp_path / 'other')
+    found = run_setup.checkpoint_to_continue(config, tmp_path)
+    assert found == tmp_path / 'other' / 'checkpoints' / '1'
+
+
+def test_a_manifest_from_before_there_were_environments_needs_no_hash(tmp_path, run):
+    _save(tmp_path, run[0], [2])
+    path = tmp_path / 'checkpoints' / '2'
+    manifest = checkpoint.read_manifest(path)
+    del manifest['manifest_sha256']
+    (path / 'manifest.json').write_text(json.dumps(manifest))
+    assert 'differs from its own' in checkpoint.damage(path)
+    del manifest['environment']
+    (path / 'manifest.json').write_text(json.dumps(manifest))
+    assert checkpoint.damage(path) is None
 
 
 def test_resolve(tmp_path, run):
