@@ -123,7 +123,7 @@ def test_what_is_neither_a_run_nor_a_model(tiny_run, tmp_path):
     with pytest.raises(ConfigError, match=r'config\.json is neither of a run nor .*only epochs'):
         load(tmp_path)
     (tmp_path / 'config.json').write_text('{"model_type": ')
-    with pytest.raises(ConfigError, match=r'config\.json cannot be read'):
+    with pytest.raises(ConfigError, match=r'config\.json: not JSON'):
         load(tmp_path)
     (tmp_path / 'config.json').write_text('{"model_type": "bart"}')
     with pytest.raises(ConfigError, match=r"config\.json: model_type 'bart'.*Did you mean 'bert'"):

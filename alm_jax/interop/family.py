@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -15,15 +16,24 @@ Config = Mapping[str, Any]  # the content of config.json
 
 
 MOST_LAYERS = 1000  # a layer costs time and memory before any weight is looked at
+LARGEST = 1 << 20  # of any number in a config.json; XLA aborts where the size of an array overflows
+LARGEST_LENGTH = 1 << 24
+_LENGTH, _FREQUENCY = re.compile('position|length'), re.compile('theta|freq')  # keys of larger ones
 _NO_MODEL = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
-def _check_layers(config: Config) -> None:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            _check_layers(value)
-        elif 'layer' in key and isinstance(value, int) and value > MOST_LAYERS:
-            raise ConfigError(f'config.json: {key} is {value}; at most {MOST_LAYERS} are read.')
+def _check_sizes(key: str, value: Any) -> None:
+    if isinstance(value, Mapping):
+        for inner, part in value.items():
+            _check_sizes(inner, part)
+    elif isinstance(value, list | tuple):
+        for part in value:
+            _check_sizes(key, part)
+    elif isinstance(value, int | float) and not _FREQUENCY.search(key):
+        most = LARGEST_LENGTH if _LENGTH.search(key) else LARGEST
+        most = MOST_LAYERS if key.endswith(('layer', 'layers')) else most
+        if not abs(value) <= most:
+            raise ConfigError(f'config.json: {key} is {value}; at most {most} is read.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,9 +89,9 @@ class Family:
         Collections other than 'params' stand beside the parameters under their own names.
 
         Raises:
-          ConfigError: the config describes no such model, or one of more than MOST_LAYERS layers.
+          ConfigError: the config describes no such model, or one beyond all sizes.
         """
-        _check_layers(config)
+        _check_sizes('', config)
         try:
             module = self.module(config)
             variables = jax.eval_shape(module.init, jax.random.key(0), *self.inputs(config))
