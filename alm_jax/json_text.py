@@ -44,7 +44,7 @@ def check_depth(value: Any, content: str | bytes, name: str) -> None:
     if sum(map(content.count, opening)) <= DEEPEST:
         return
     level = [value]
-    for _ in range(DEEPEST + 1):  # a loop, as a recursion is what is guarded against
+    for _ in range(DEEPEST):  # a loop, as a recursion is what is guarded against
         inner = (part.values() if isinstance(part, dict) else part for part in level)
         level = [part for parts in inner for part in parts if isinstance(part, dict | list)]
         if not level:

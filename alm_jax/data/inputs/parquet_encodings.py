@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 SNAPPY_BLOCK = 1 << 16  # bytes that snappy packs at a time
+_DEEPEST = 8  # structs in structs; page headers have three
 
 
 class Damaged(Exception):
@@ -91,22 +92,24 @@ class Thrift:
 
     def varint(self) -> int:
         """The inverse of ``varint`` of the module."""
-        number = shift = 0
-        while True:
+        number = 0
+        for shift in range(0, 70, 7):  # 64 bits
             byte = self._view[self.at]
             self.at += 1
             number |= (byte & 127) << shift
-            shift += 7
             if byte < 128:
                 return number
+        raise Damaged('a number is longer than 64 bits')
 
-    def struct(self) -> dict[int, Any]:
-        """Field number -> value."""
+    def struct(self, depth: int = 0) -> dict[int, Any]:
+        """Field number -> value. ``depth`` is that of structs it lies in."""
+        if depth > _DEEPEST:
+            raise Damaged('a page header is nested too deeply')
         found, field = {}, 0
         while kind := self._view[self.at]:
             self.at += 1
             field = field + (kind >> 4) if kind >> 4 else self._signed()
-            found[field] = self._value(kind & 15)
+            found[field] = self._value(kind & 15, depth)
         self.at += 1
         return found
 
@@ -114,7 +117,7 @@ class Thrift:
         number = self.varint()
         return number >> 1 ^ -(number & 1)
 
-    def _value(self, kind: int) -> Any:
+    def _value(self, kind: int, depth: int) -> Any:
         if kind in (1, 2):  # a boolean field has its value in its kind
             return kind == 1
         if kind == 3:
@@ -133,7 +136,13 @@ class Thrift:
             head = self._view[self.at]
             self.at += 1
             size = head >> 4 if head >> 4 < 15 else self.varint()
-            return [self._value(head & 15) for _ in range(size)]
+            if depth > _DEEPEST or size > len(self._view) - self.at:  # an element is a byte or more
+                raise Damaged('a list in a page header is longer than the file')
+            return [self._element(head & 15, depth + 1) for _ in range(size)]
         if kind == 12:
-            return self.struct()
+            return self.struct(depth + 1)
         raise Damaged('a page header is damaged')
+
+    def _element(self, kind: int, depth: int) -> Any:
+        """Of a list, where a boolean is a byte."""
+        return self._value(3 if kind in (1, 2) else kind, depth)

@@ -1,6 +1,5 @@
 """Which column of a Parquet file is what."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from alm_jax import json_text
 from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data.inputs import fields
 
@@ -88,7 +88,7 @@ def _check_captions(
 def _features(schema: pa.Schema) -> dict[str, Any]:
     """What the datasets library notes of the columns."""
     try:
-        noted = json.loads((schema.metadata or {}).get(b'huggingface', b'{}'))
+        noted = json_text.parse((schema.metadata or {}).get(b'huggingface', b'{}'), 'huggingface')
         return dict(noted.get('info', {}).get('features') or {})
     except (ValueError, AttributeError, TypeError):
         return {}

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alm_jax.config import ConfigError
+from alm_jax.data import archive_bounds
 from alm_jax.data.inputs.parquet_encodings import (
     SNAPPY_BLOCK,
     Damaged,
@@ -38,6 +39,7 @@ _CODECS = {
 }
 _ARROW_CODECS = tuple(_CODECS.values())
 _SNAPPY = _ARROW_CODECS.index('snappy')
+_ROWS_ALWAYS = 1 << 20
 _LARGEST = 2**31 - 1  # bytes of a page; its size is an int32
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3  # PageType
 _PLAIN, _BY_DICTIONARY = 0, (2, 8)  # Encoding; 2 is the older name of RLE_DICTIONARY
@@ -76,6 +78,7 @@ def values(path: pathlib.Path, column: str) -> Iterator[tuple[Value | None, memo
     """
     with pq.ParquetFile(path) as parquet:
         metadata = parquet.metadata
+        _check_rows(path, metadata)
         names = [metadata.schema.column(i).path for i in range(len(metadata.schema))]
         number = names.index(column)
         levels = metadata.schema.column(number).max_definition_level
@@ -87,12 +90,22 @@ def values(path: pathlib.Path, column: str) -> Iterator[tuple[Value | None, memo
         view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     for group in range(metadata.num_row_groups):
         chunk = metadata.row_group(group).column(number)
+        if chunk.num_values != metadata.row_group(group).num_rows:
+            raise ConfigError(f'{path}: row group {group} has {chunk.num_values} values; damaged.')
         try:
             yield from _Chunk(view, chunk, levels).values()
         except (*_MALFORMED, pa.ArrowException) as error:
             raise ConfigError(
                 f'{path}: row group {group} of column {column!r} cannot be read ({error}).'
             ) from error
+
+
+def _check_rows(path: pathlib.Path, metadata: pq.FileMetaData) -> None:
+    """Rows cost memory here, and nulls cost nothing there: a kilobyte may claim two billion."""
+    size = path.stat().st_size
+    rows = sum(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))
+    if rows != metadata.num_rows or rows > max(size, _ROWS_ALWAYS):
+        raise ConfigError(f'{path} claims {rows} rows in {size} bytes; it is not read.')
 
 
 _MALFORMED = (Damaged, LookupError, ValueError, TypeError, ArithmeticError, OSError)
@@ -148,6 +161,8 @@ class _Chunk:
             reader = Thrift(self._view, self._at)
             header = reader.struct()
             start, self._at = reader.at, reader.at + header[3]
+            if not start <= self._at <= self._end:  # else one would be read again and again
+                raise Damaged('a page is larger than its column, or its header is damaged')
             if header[1] == _DICTIONARY:
                 page = self._page(start, header[3], header[2])
                 self._dictionary = list(self._plain(page, 0, header[7][1]))
@@ -201,6 +216,8 @@ class _Chunk:
         packed = self._view[start : start + stored]
         if stored < 0 or len(packed) < stored or not 0 <= unpacked <= _LARGEST:
             raise Damaged('a page is cut off, or its header is damaged')
+        if unpacked > archive_bounds.most_unpacked(stored):
+            raise Damaged(f'a page unpacks to {unpacked} bytes from {stored}')
         if not codec:
             return _Page(packed, start, stored, 0, [])
         content = memoryview(pa.decompress(packed, unpacked, _ARROW_CODECS[codec])).cast('B')
