@@ -42,7 +42,7 @@ def _scenes(c):
     c.model.embed_dim = 32
     c.model.dropout = 0.1
     c.task.objective = 'multi_positive'
-    more = {'batch_size': 6, 'micro_batches': 2, 'optimizer.learning_rate': 5e-4}
+    more = {'batch_size': 8, 'micro_batches': 2, 'optimizer.learning_rate': 5e-4}
     c.stages = (
         {'name': 'first', 'steps': BOUNDARY},
         {'name': 'second', 'steps': STEPS - BOUNDARY, **more},
