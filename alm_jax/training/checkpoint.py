@@ -281,18 +281,29 @@ def restore(path: str | os.PathLike, abstract_state: TrainState) -> TrainState:
 
 
 def load_params(path: str | os.PathLike) -> tuple[Any, Any]:
-    """(params, extra) of a checkpoint folder as numpy arrays, without its optimizer."""
-    tree = read_manifest(path)['tree']
+    """(params, extra) of a checkpoint folder as numpy arrays, without its optimizer.
+
+    Raises:
+      CheckpointError: the arrays in it are not those that its manifest describes.
+    """
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    items = traverse_util.unflatten_dict(
-        {
-            tuple(name.split('/')): jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=here)
-            for name, (dtype, shape) in tree.items()
-            if not name.startswith('training/')
-        }
-    )
-    saved = jax.tree.map(np.asarray, _restore(pathlib.Path(path), items, partial=True))
-    return saved['params'], saved.get('extra', {})
+    try:
+        items = traverse_util.unflatten_dict(
+            {
+                tuple(name.split('/')): jax.ShapeDtypeStruct(tuple(shape), dtype, sharding=here)
+                for name, (dtype, shape) in read_manifest(path)['tree'].items()
+                if not name.startswith('training/')
+            }
+        )
+        saved = jax.tree.map(np.asarray, _restore(pathlib.Path(path), items, partial=True))
+        return saved['params'], saved.get('extra', {})
+    except CheckpointError:
+        raise
+    except (ValueError, TypeError, LookupError, AttributeError) as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise CheckpointError(
+            f'checkpoint {path}: its arrays are not those of its {MANIFEST} ({reason}).'
+        ) from error
 
 
 def checkpoint_sha256(params: Any) -> str:
