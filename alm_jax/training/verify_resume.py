@@ -93,7 +93,8 @@ def shortened(config: ConfigDict) -> ConfigDict:
     short = config.copy_and_resolve_references()
     steps = [min(stage.stop - stage.start, LENGTH) for stage in curriculum]
     with short.ignore_type(), short.unlocked():
-        short.update(steps=sum(steps), log_every=1, profile=(), resume='', evals=ConfigDict())
+        short.steps, short.log_every, short.profile, short.resume = sum(steps), 1, (), ''
+        short.evals = ConfigDict()
         short.checkpoint = config_lib.base().checkpoint
         short.checkpoint.update(every=EVERY, keep=2)
         short.optimizer.warmup_steps = min(config.optimizer.warmup_steps, sum(steps) - 1)
@@ -103,7 +104,7 @@ def shortened(config: ConfigDict) -> ConfigDict:
 
 
 def _short_stage(entry: Mapping, stage: stages.Stage, steps: int) -> dict:
-    kept = {k: v for k, v in dict(entry).items() if k.split('.')[0] != 'evals'}
+    kept = {k: v for k, v in dict(entry).items() if k != 'evals'}
     warmup = min(stage.config.optimizer.warmup_steps, steps - 1)
     return {**kept, 'steps': steps, 'optimizer.warmup_steps': warmup}
 
