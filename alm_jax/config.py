@@ -229,11 +229,12 @@ def _validate(config: Mapping, reference: Mapping, prefix: str) -> None:
             continue
         if isinstance(default, ConfigDict):
             if not isinstance(value, ConfigDict):
-                raise ConfigError(f'config.{path} must be a group of keys, not {value!r}.')
-            _validate(value, default, path + '.')
+                raise ConfigError(f'config.{path} must be a group of keys, not {value!r:.200}.')
+            if path not in OPEN:
+                _validate(value, default, path + '.')
         elif not _same_type(value, default):
             raise ConfigError(
-                f'config.{path} is {value!r} ({type(value).__name__}); '
+                f'config.{path} is {value!r:.200} ({type(value).__name__}); '
                 f'expected {type(default).__name__}, such as {default!r}.'
             )
     missing = [prefix + key for key in reference if key not in config]
@@ -350,7 +351,7 @@ def _fill(config: ConfigDict, reference: ConfigDict, prefix: str) -> None:
         path = prefix + key
         if key not in config:
             config[key] = default
-        elif path not in OPEN and isinstance(config[key], ConfigDict):
+        elif path not in OPEN and all(isinstance(c, ConfigDict) for c in (config[key], default)):
             _fill(config[key], default, path + '.')
 
 
