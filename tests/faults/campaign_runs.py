@@ -21,7 +21,7 @@ from tests.faults import campaign_config as small
 
 ROOT = pathlib.Path(__file__).parents[2]
 MARK = 'ALM_JAX_CAMPAIGN'  # in the environment of a command and of all that it starts
-PATIENCE = 300.0  # seconds for a command to end or to get anywhere
+PATIENCE = 900.0  # seconds for a command to end or to get anywhere
 PHASES = (
     *('start-up', 'compile', 'first batch', 'step', 'data wait', 'save', 'manifest'),
     *('evaluation', 'hand-off', 'end'),
