@@ -288,6 +288,13 @@ def test_a_list_in_a_cell_is_texts_or_a_named_error(text):
         plain_tables.parse(b'S' + text.encode() + b'\n.', 'x.pkl')
 
 
+def test_a_table_of_a_byte_a_dictionary_is_bounded(monkeypatch):
+    monkeypatch.setattr(plain_tables, 'MOST_OPERATIONS', 1000)
+    with pytest.raises(ConfigError, match=r'x\.pkl: it has more than 1000 operations'):
+        plain_tables.parse(b'(' + b'}' * 1000 + b'l.', 'x.pkl')
+    assert len(plain_tables.parse(b'(' + b'}' * 900 + b'l.', 'x.pkl')) == 900
+
+
 @pytest.mark.parametrize(
     'value', [[], ['dog'], ["it's", 'say "x"', 'both \' and "'], ['é', '\n', '\\', ''], ['a, b']]
 )

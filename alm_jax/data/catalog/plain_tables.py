@@ -14,6 +14,7 @@ from typing import Any
 
 from alm_jax.config import ConfigError
 
+MOST_OPERATIONS = 20_000_000  # each is a byte or more, and may make a dictionary of dozens
 # What is refused, by the names of the format's documentation.
 _REFUSED = {
     b'b': 'BUILD', b'i': 'INST',
@@ -66,7 +67,7 @@ class _Machine:
         self._named = False
 
     def run(self) -> Any:
-        while True:
+        for _ in range(MOST_OPERATIONS):
             opcode = self._take(1)
             if opcode == b'.':
                 value = self._pop()
@@ -80,6 +81,7 @@ class _Machine:
                     raise self._refused(known)
                 raise _Damaged(f'unknown operation {opcode!r} at byte {self._at - 1}')
             _OPERATIONS[opcode](self)
+        raise _Damaged(f'it has more than {MOST_OPERATIONS} operations')
 
     def _refused(self, operation: str) -> _Damaged:
         return _Damaged(
