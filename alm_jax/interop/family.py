@@ -1,6 +1,7 @@
 """What it takes to read and write one family of other people's checkpoints."""
 
 import dataclasses
+import math
 import pathlib
 import re
 from collections.abc import Callable, Mapping
@@ -16,9 +17,15 @@ Config = Mapping[str, Any]  # the content of config.json
 
 
 MOST_LAYERS = 1000  # a layer costs time and memory before any weight is looked at
-LARGEST = 1 << 20  # of any number in a config.json; XLA aborts where the size of an array overflows
-LARGEST_LENGTH = 1 << 24
-_LENGTH, _FREQUENCY = re.compile('position|length'), re.compile('theta|freq')  # keys of larger ones
+# What a number in a config.json may be by its key, the first that fits. The sizes of a model decide
+# what is made before any weight is looked at, and XLA aborts where the size of an array overflows.
+_LARGEST = {
+    'theta|freq': math.inf,
+    'layers?$': MOST_LAYERS,
+    'position|length': 1 << 24,
+    'vocab|token|_id$': 1 << 20,
+    '': 1 << 17,
+}
 _NO_MODEL = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RuntimeError)
 
 
@@ -29,9 +36,8 @@ def _check_sizes(key: str, value: Any) -> None:
     elif isinstance(value, list | tuple):
         for part in value:
             _check_sizes(key, part)
-    elif isinstance(value, int | float) and not _FREQUENCY.search(key):
-        most = LARGEST_LENGTH if _LENGTH.search(key) else LARGEST
-        most = MOST_LAYERS if key.endswith(('layer', 'layers')) else most
+    elif isinstance(value, int | float):
+        most = next(most for words, most in _LARGEST.items() if re.search(words, key))
         if not abs(value) <= most:
             raise ConfigError(f'config.json: {key} is {value}; at most {most} is read.')
 
