@@ -333,13 +333,22 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(plain(config), indent=2, sort_keys=True) + '\n'
 
 
-def from_json(text: str) -> ConfigDict:
+def from_json(text: str | bytes, name: str = 'config.json') -> ConfigDict:
     """The config that ``to_json`` wrote. Lists become tuples; nothing is executed.
 
     Keys that came into ``base()`` after it was written get their default there, which is what the
     code did before there was a choice.
+
+    Raises:
+      ConfigError: not JSON of a config; names the file ``name``, or the key.
     """
-    config = ConfigDict(json.loads(text, object_hook=None))
+    from alm_jax import json_text  # which needs ConfigError
+
+    content = json_text.parse_object(text, name)
+    try:
+        config = ConfigDict(content)
+    except (ValueError, AttributeError) as error:  # a key with a dot, or that is a method's name
+        raise ConfigError(f'{name}: {error}') from error
     _tuples(config)
     _fill(config, base(), prefix='')
     validate(config)

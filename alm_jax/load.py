@@ -229,7 +229,8 @@ def load_run(path: str | os.PathLike, step: int | None = None) -> Model | Answer
       ConfigError: no such run or checkpoint; the message lists the runs and steps there are.
     """
     workdir = _workdir(pathlib.Path(path).expanduser().absolute())
-    config = config_lib.from_json((workdir / 'config.json').read_text())
+    file = workdir / 'config.json'
+    config = config_lib.from_json(file.read_bytes(), str(file))
     config.text.tokenizer = str(workdir / 'tokenizer')
     folder = checkpoint.resolve(path, step)
     step = checkpoint.read_manifest(folder)['step']

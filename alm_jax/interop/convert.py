@@ -61,7 +61,8 @@ def _write(source: sources.Source, folder: pathlib.Path) -> None:
 
 def _export_run(source: sources.Source, folder: pathlib.Path) -> None:
     workdir = source.path.parent.parent
-    config = config_lib.from_json((workdir / sources.CONFIG).read_text())
+    file = workdir / sources.CONFIG
+    config = config_lib.from_json(file.read_bytes(), str(file))
     config.text.tokenizer = str(workdir / 'tokenizer')
     params, extra = checkpoint.load_params(source.path)
     tokenizer = build_task(config).predictors.tokenizer

@@ -97,7 +97,8 @@ def load(source: sources.Source) -> Runnable:
 
 def _run(source: sources.Source) -> Runnable:
     workdir = source.path.parent.parent
-    config = config_lib.from_json((workdir / sources.CONFIG).read_text())
+    file = workdir / sources.CONFIG
+    config = config_lib.from_json(file.read_bytes(), str(file))
     task = build_task(config)
     params, extra = checkpoint.load_params(source.path)
     mel = jnp.zeros((1, task.front_end.num_frames(task.window_samples), task.front_end.n_mels))
