@@ -50,7 +50,9 @@ ACTIVATION_RULES = (
 
 
 class ConfigError(ValueError):
-    """A mistake the user can mend. Binaries print it without a traceback and exit with code 2."""
+    """A mistake the user can mend. Binaries print it without a traceback and exit with its code."""
+
+    exit_code = 2
 
 
 def base() -> ConfigDict:
@@ -181,6 +183,15 @@ def base() -> ConfigDict:
     # That with the highest value of e.g. 'zero_shot_validation/top1', or lowest of '-train/loss'.
     config.checkpoint.best = ''
     config.checkpoint.on_error = 'stop'  # or 'go_on': train on when one cannot be saved
+
+    # Updates whose loss or gradient is not finite are skipped; losses may be watched too.
+    config.bad_numbers = ConfigDict()
+    config.bad_numbers.max_in_a_row = 10  # skipped updates; then the run stops
+    config.bad_numbers.spike_factor = 0.0  # a spike is a loss above this times the median; 0 is off
+    config.bad_numbers.spike_window = 50  # losses before it, of which that is the median
+    # Go back to the last checkpoint, and leave out the batches from there to the spike.
+    config.bad_numbers.rollback = False
+    config.bad_numbers.max_rollbacks = 5  # of a run; then it stops
 
     # What is trained one after another: ({'name': 'warm_up', 'steps': 200, 'freeze': ('^text/',),
     # 'optimizer.learning_rate': 1e-3, 'data.train': (...)}, ...). A stage is this config with its
@@ -417,7 +428,7 @@ def run(main: Callable[[list[str]], int | None]) -> None:
 
 def _fail(error: Exception) -> int:
     print(f'error: {error}', file=sys.stderr)
-    return 2
+    return getattr(error, 'exit_code', 2)
 
 
 def _first_line(error: BaseException) -> str:

@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -32,6 +33,7 @@ _POLL = 1.0
 _LAST = 4 * _POLL  # so much later go who failed, and process 0, than those whom that holds up
 _ENDED, _DONE = 'alm_jax/ended/', 'alm_jax/done/'
 _calls = itertools.count()  # of from_first
+_failed_elsewhere, _ending_now = threading.Event(), threading.Event()
 _FLAGS = ('coordinator_address', 'num_processes', 'process_id')
 
 
@@ -75,6 +77,8 @@ def initialize() -> None:
         process with the same message and code when others do not come in --join_seconds.
     """
     jax.config.update('jax_cpu_collectives_implementation', 'gloo')
+    # Of SIGTERM it would know only that it came: see training.preemption.
+    jax.config.update('jax_enable_preemption_service', False)
     given = {name: flags.FLAGS[name].value for name in _FLAGS}
     seconds = flags.FLAGS.join_seconds
     address = _checked(given)
@@ -140,11 +144,42 @@ def from_first(make: Callable[[], str]) -> str:
     if jax.process_index() == 0:
         client.key_value_set(key, make())
     while True:  # for in one long wait Ctrl-C would not be heard
-        try:
-            return client.blocking_key_value_get(key, int(1000 * _POLL))
-        except jax.errors.JaxRuntimeError as error:
-            if 'DEADLINE_EXCEEDED' not in str(error):
-                raise
+        if (found := told(key, _POLL)) is not None:
+            return found
+
+
+def tell(key: str, value: str) -> None:
+    """Leaves ``value`` with the coordinator; where ``key`` has one already, that stays."""
+    with contextlib.suppress(jax.errors.JaxRuntimeError):
+        global_state.client.key_value_set(key, value)
+
+
+def told(key: str, seconds: float) -> str | None:
+    """What a process has left under ``key``; None when none does within ``seconds``."""
+    try:
+        return global_state.client.blocking_key_value_get(key, int(1000 * seconds))
+    except jax.errors.JaxRuntimeError as error:
+        if 'DEADLINE_EXCEEDED' not in str(error):
+            raise
+    return None
+
+
+def failed_elsewhere() -> bool:
+    """Whether another process has ended, for which this one is interrupted."""
+    return _failed_elsewhere.is_set()
+
+
+def end_now(code: int, why: str) -> NoReturn:
+    """Ends this process at once, from any thread, and the others as soon as they hear of it."""
+    _ending_now.set()
+    print(f'\n{why}', file=sys.stderr, flush=True)
+    if jax.distributed.is_initialized() and jax.process_count() > 1:
+        announcing = threading.Thread(target=_announce, args=(code, why, 0.0), daemon=True)
+        announcing.start()
+        announcing.join(_POLL)
+        if jax.process_index() == 0:  # where they hear it
+            time.sleep(2 * _POLL)
+    _exit_now(code)
 
 
 def gather_bytes(mine: bytes) -> list[bytes]:
@@ -293,10 +328,8 @@ class _Ending:
         self._stopped.set()
         code = _exit_code(error) if self._other is None else self._other
         why = f'{type(error).__name__}: {error}'.splitlines()[0].rstrip(': ')
-        why = f'{code} process {jax.process_index()} on {socket.gethostname()}: {why}'
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            global_state.client.key_value_set(f'{_ENDED}{jax.process_index()}', why)
-        threading.Thread(target=_exit_after_grace, args=(code, _LAST), daemon=True).start()
+        _announce(code, why, GRACE)
+        threading.Thread(target=_exit_after_grace, args=(code, GRACE, _LAST), daemon=True).start()
         atexit.register(self._exit, code)
 
     def _interrupt(self, *_) -> None:
@@ -305,14 +338,16 @@ class _Ending:
 
     def _watch(self) -> None:
         while not self._stopped.wait(_POLL):
-            if ended := _ended():
-                code, _, why = ended[0].partition(' ')
+            if (ended := _ended()) and not _ending_now.is_set():
+                code, grace, why = ended[0].split(' ', 2)
                 self._other = int(code)
+                _failed_elsewhere.set()
                 text = f'{why}\nprocess {jax.process_index()} ends too.'
                 print(text, file=sys.stderr, flush=True)
                 if not self._interrupted:  # else it may be writing its last checkpoint
                     signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-                _exit_after_grace(self._other, _LAST * (jax.process_index() == 0))
+                more = _LAST * (jax.process_index() == 0)
+                _exit_after_grace(self._other, float(grace), more)
 
     def _exit(self, code: int) -> None:
         """Instead of jax's own exit, which waits for processes that may never come."""
@@ -324,16 +359,22 @@ class _Ending:
         _exit_now(code)
 
 
+def _announce(code: int, why: str, grace: float) -> None:
+    """Tells the others that this process ends, and how many seconds they have."""
+    where = f'process {jax.process_index()} on {socket.gethostname()}'
+    tell(f'{_ENDED}{jax.process_index()}', f'{code} {grace:g} {where}: {why}')
+
+
 def _ended() -> list[str]:
-    """What processes that failed have announced, 'code why'; nothing when the store is gone."""
+    """What processes that failed have announced, 'code grace why'; none when the store is gone."""
     try:
         return [why for _, why in global_state.client.key_value_dir_get(_ENDED)]
     except jax.errors.JaxRuntimeError:
         return []
 
 
-def _exit_after_grace(code: int, more: float = 0.0) -> None:
-    time.sleep(GRACE + more)
+def _exit_after_grace(code: int, grace: float, more: float) -> None:
+    time.sleep(grace + more)
     _exit_now(code)
 
 
@@ -346,6 +387,5 @@ def _exit_now(code: int) -> None:
 def _exit_code(error: BaseException) -> int:
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    if isinstance(error, ConfigError):
-        return 2
-    return 130 if isinstance(error, KeyboardInterrupt) else 1
+    usual = 130 if isinstance(error, KeyboardInterrupt) else 1
+    return getattr(error, 'exit_code', usual)

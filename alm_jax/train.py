@@ -26,6 +26,7 @@ from alm_jax.evals.build import build_evaluators
 from alm_jax.interop import init_from
 from alm_jax.run_setup import say
 from alm_jax.training import (
+    bad_numbers,
     checkpoint,
     environment,
     goodput,
@@ -35,6 +36,7 @@ from alm_jax.training import (
     preemption,
     profile,
     retention,
+    rollback,
     sharding,
     stages,
     state,
@@ -51,6 +53,7 @@ def train(
     workdir: pathlib.Path,
     profile_steps: int = 0,
     allow_env_change: bool = False,
+    signals: preemption.Signals | None = None,
 ) -> state.TrainState:
     """Trains until ``config.steps``, from wherever ``workdir`` already is.
 
@@ -61,6 +64,7 @@ def train(
         the command ends. It saves no checkpoint for that; the next one repeats the steps.
       allow_env_change: whether a checkpoint of other devices or packages may be gone on from, to
         which bits are not promised (see ``training.environment``).
+      signals: what may end the run early; None is nothing.
 
     Returns:
       The last state.
@@ -72,16 +76,19 @@ def train(
     usage = goodput.Goodput(workdir)
     config_lib.validate(config)
     watch = watchdog.Watchdog(config.watchdog_seconds, workdir)
+    judge = bad_numbers.BadNumbers(config.bad_numbers, workdir, say)
     mesh = sharding.make_mesh(config.mesh)
-    found = run_setup.checkpoint_to_continue(config, workdir)
-    scratch = run_setup.parts_from_scratch(config, found)
     curriculum = stages.of(config)
     retained = retention.check(config, [stage.config.evals for stage in curriculum])
+    found = run_setup.checkpoint_to_continue(config, workdir)
     saved = checkpoint.read_manifest(found) if found else {'step': 0, **stages.entries(config, 0)}
     stages.check_begun(config, saved)
     say(environment.check(saved, found, allow_change=allow_env_change))
     begin = stages.number_at(config, saved['step'])
+    left_out = rollback.Rollbacks(workdir, found, config.bad_numbers.max_rollbacks)
+    profiled = profile.window(config, saved['step'], profile_steps)
     opened = run_setup.open_data(curriculum)
+    scratch = run_setup.parts_from_scratch(config, found)
     say(f'{jax.device_count()} {jax.devices()[0].platform} device(s), mesh {dict(mesh.shape)}')
 
     # ------------------------------------------------------------------ every stage, as shapes
@@ -92,12 +99,13 @@ def train(
         with stages.named(stage.name):
             evaluators.append(build_evaluators(stage.config, prepared[-1].task.predictors))
             stages.check_shapes(*(one.planned.params for one in prepared[-2:]))
+        trained, frozen = prepared[-1].parameters
+        say(f'{stage}: parameters: {trained:,} trained, {frozen:,} frozen')
 
     # ------------------------------------------------------------------ state: the values
     first = prepared[begin]
     if found:
-        planned = param_sharding.abstract(first.planned, first.placement)
-        current = checkpoint.restore(found, planned)
+        current = restore(found, first)
     else:
         placed = (first.placement.params, first.placement.extra)
         params, extra = jax.jit(first.init, out_shardings=placed)()
@@ -114,13 +122,13 @@ def train(
         current = create(params, extra)
         del params, extra
     first_step = int(current.step)
+    judge.restore(saved, left_out.behind(int(current.data_step)))
     say(f'state: {found or "init_from" * bool(config.init_from) or "scratch"}')
 
     # ------------------------------------------------------------------ a workdir that stands alone
     distributed.check_equal('config', config_lib.to_json(config))
     distributed.check_equal('tokenizer', tokenizer.sha256)
     run_setup.write_run_files(workdir, config, prepared)
-    profiled = profile.window(config, first_step, profile_steps)
     with (
         contextlib.closing(watch),
         checkpoint.Checkpointer(
@@ -136,31 +144,32 @@ def train(
         metrics.MetricsWriter(workdir, restored_step=first_step) as writer,
         metrics.progress_bar(config.steps, first_step) as bar,
         profile.Profiler(workdir, profiled) as profiler,
-        preemption.heard() as asked_to_end,
     ):
-        for number in range(begin, len(prepared)):
+        held, compiled, ended = begin, None, False  # stages of ``current`` and of ``train_step``
+        if config.bad_numbers.rollback and not found:
+            saver.save(current, **stages.entries(config, begin), **judge.entries())
+        while int(current.step) < config.steps and not ended:
             # ---------------------------------------------------------- a stage: state, step, data
+            number = stages.number_at(config, int(current.step) + 1)
             one, stage = prepared[number], curriculum[number]
-            trained, frozen = one.parameters
-            say(f'{stage}: parameters: {trained:,} trained, {frozen:,} frozen')
-            if int(current.step) >= stage.stop:
-                continue  # the checkpoint is of its end
+            current = left_out.skip(current)
             watch.at(int(current.step))
             with watch.phase(goodput.COMPILE), usage.phase(goodput.COMPILE):
-                if one is not first:
+                if held != number:
                     current, new = stages.hand_off(
                         current, one.init, one.optimizer, one.planned, one.placement
                     )
                     say('\n'.join(f'  {name} is new and starts from its init' for name in new))
-                jitted = step.make_train_step(
-                    one.task,
-                    one.optimizer,
-                    seed=config.seed,
-                    mesh=mesh,
-                    placement=one.placement,
-                    micro_batches=stage.config.micro_batches,
-                )
-                train_step = step.compile_shapes(jitted, current, one.specs, mesh)
+                if compiled != number:
+                    jitted = step.make_train_step(
+                        one.task,
+                        one.optimizer,
+                        seed=config.seed,
+                        mesh=mesh,
+                        placement=one.placement,
+                        micro_batches=stage.config.micro_batches,
+                    )
+                    train_step = step.compile_shapes(jitted, current, one.specs, mesh)
             made = loader.batches(
                 stage.config,
                 **one.front_end,
@@ -179,6 +188,8 @@ def train(
                 model_flops=step_clock.model_flops(one.task, one.optimizer, one.planned, one.specs),
                 peak_flops=step_clock.peak_flops(jax.devices()),
             )
+            judge.begin(current, made.record_ids, new_stage=held != number)
+            held = compiled = number
             startup = usage.started(int(current.step))
             say(
                 f'compiled for {len(one.specs)} kind(s) of batch in '
@@ -189,8 +200,9 @@ def train(
             bar.set_description_str(stage.name, refresh=False)
 
             # ---------------------------------------------------------- the loop
+            spike, until = None, left_out.next_skip(current, stage.stop)
             with contextlib.closing(batches):
-                for now in range(int(current.step) + 1, stage.stop + 1):
+                for now in range(int(current.step) + 1, until + 1):
                     if now == profiler.first:
                         profiler.start(current)
                     with jax.profiler.StepTraceAnnotation('train', step_num=now):
@@ -199,7 +211,11 @@ def train(
                         current, numbers = train_step(current, batch)
                     clock.stepped(numbers, batch)
                     bar.update()
-                    last = now == stage.stop or asked_to_end(now)
+                    ended = signals is not None and signals.reached()
+                    last = ended or now == stage.stop
+                    saves = last or now % config.checkpoint.every == 0
+                    if spike := judge.look(now, numbers, all_steps=saves or now == until):
+                        break
                     if now % config.log_every == 0 or last or startup:
                         scalars = metrics.to_host(numbers)
                         rates, startup = clock.rates() | startup, {}
@@ -209,10 +225,11 @@ def train(
                         writer.write(now, scalars)
                         metrics.show(bar, scalars)
                         saver.check()
-                    if now % config.checkpoint.every == 0 or last:
+                    if saves:
                         with clock.excluded('checkpoint'):
                             kept = bool(config.stages) and now == stage.stop
-                            saver.save(current, kept=kept, **stages.entries(config, number))
+                            told = stages.entries(config, number) | judge.entries()
+                            saver.save(current, kept=kept, **told)
                     due = {n: e for n, e in evaluators[number].items() if e.due(now, stage.stop)}
                     if due:
                         with clock.excluded('evaluation'):
@@ -221,16 +238,36 @@ def train(
                         with clock.excluded('profile'):
                             page = profiler.stop(current, train_step.programs.values())
                         say(f'\n{page}')
-                    if last or (profile_steps and now == profiler.last):
+                    ended = ended or (profile_steps > 0 and now == profiler.last)
+                    if ended:
                         break
-            if int(current.step) < stage.stop or (profile_steps and now == profiler.last):
-                break
+            # ---------------------------------------------------------- back to the last checkpoint
+            if spike:
+                profiler.close()
+                saver.wait()
+                del current, numbers
+                found = run_setup.checkpoint_to_continue(config, workdir)
+                if found is None:  # config.checkpoint.on_error is 'go_on'
+                    raise bad_numbers.BadNumbersError(f'{spike} No checkpoint could be saved.')
+                saved = checkpoint.read_manifest(found)
+                left_out.add(saved['step'], saved['data_step'], spike.data_step + 1, str(spike))
+                say(f'Back to step {saved["step"]}, without the batches up to {spike.data_step}.')
+                held = stages.number_at(config, saved['step'])
+                current = restore(found, prepared[held])
+                judge.restore(saved, spike.data_step + 1)
+                writer.go_back(saved['step'])
+                bar.n = saved['step']
         watch.enter('end')
 
     # ------------------------------------------------------------------ something to look at
     if jax.process_index() == 0:
         say(f'report: {report.write_report(workdir)}')
     return current
+
+
+def restore(path: pathlib.Path, one: run_setup.Prepared) -> state.TrainState:
+    """The state in a checkpoint of the stage ``one``, on its devices."""
+    return checkpoint.restore(path, param_sharding.abstract(one.planned, one.placement))
 
 
 def evaluate(
@@ -263,19 +300,20 @@ def main(argv: list[str]) -> int | None:
     if flags.FLAGS.verify_resume:
         return verify_resume.verify(config, workdir)
     try:
-        with distributed.session():
+        with distributed.session(), preemption.Signals() as signals:
             first = jax.process_index() == 0
             with lock.held(workdir) if first else contextlib.nullcontext():
                 given = flags.FLAGS
-                end = train(config, workdir, given.profile_steps, given.allow_env_change)
-    except KeyboardInterrupt:
+                end = train(config, workdir, given.profile_steps, given.allow_env_change, signals)
+    except KeyboardInterrupt as interrupt:
         found = checkpoint.latest_complete(workdir)
         whence = f'step {found.name}' if found else 'the start'
         say(f'\nInterrupted. The same command goes on from {whence}.')
-        return 130
-    if int(end.step) < config.steps and not flags.FLAGS.profile_steps:
-        say(f'Ended by SIGTERM. The same command goes on from step {int(end.step)}.')
-        return preemption.EXIT_CODE
+        return getattr(interrupt, 'exit_code', 130)
+    if signals.heard and int(end.step) < config.steps and not flags.FLAGS.profile_steps:
+        number = int(end.step)
+        say(f'Ended by {signals.heard.name}. The same command goes on from step {number}.')
+        return preemption.exit_code(signals.heard)
     return None
 
 

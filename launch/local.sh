@@ -7,7 +7,8 @@
 # What follows -- are the arguments of alm_jax.train, or a command, which must take the flags
 # --coordinator_address, --num_processes and --process_id. Every line of output begins with the
 # number of its process. The first process that fails ends all, and its exit code is that of this
-# script. Ctrl-C goes to every process; one that does not end within GRACE=10 seconds is killed.
+# script. Ctrl-C and SIGTERM go to every process, so that it saves and ends, and a second time so that
+# it ends at once; one that does not end within GRACE=60 seconds is killed.
 #   --processes N   default 2         --devices M   CPU devices of each, default 1
 #   --dry_run       prints the commands and starts nothing
 set -euo pipefail
@@ -51,8 +52,10 @@ set -m  # every process has a group of its own, so that a signal reaches all tha
 groups=()
 signal_all() { for group in "${groups[@]}"; do kill -s "$1" -- "-$group" 2>/dev/null || true; done; }
 end_all() {
+  trap 'signal_all INT' INT
+  trap 'signal_all TERM' TERM
   signal_all "$1"
-  for ((tenth = 0; tenth < ${GRACE:-10} * 10; tenth++)); do
+  for ((tenth = 0; tenth < ${GRACE:-60} * 10; tenth++)); do
     [ "$(jobs -rp)" ] || return 0
     sleep 0.1
   done

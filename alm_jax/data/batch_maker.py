@@ -102,6 +102,17 @@ class BatchMaker:
         (row,) = self._planned(data_step, [number])
         return self._names(plan.substitute(row, attempt, self.mixture) if attempt else row)
 
+    def record_ids(self, data_step: int) -> dict[str, list[str]]:
+        """What the plan takes for the batches of all hosts together: ids by dataset, row by row."""
+        found: dict[str, list[str]] = {}
+        for row in plan.plan(self.seed, data_step, self.mixture, self.batch_size):
+            drawn = [(self.sources[dataset], index) for dataset, index in row.records]
+            drawn += [(self.noises, row.noise)] * (row.noise is not None)
+            drawn += [(self.impulses, row.impulse)] * (row.impulse is not None)
+            for source, index in drawn:
+                found.setdefault(source.name, []).append(source.id(index))
+        return found
+
     def _planned(self, data_step: int, numbers: Sequence[int]) -> list[plan.Row]:
         slots = range(*self.rows.indices(self.batch_size))
         slots = [slots[number] for number in numbers]

@@ -5,7 +5,7 @@ import os
 import pathlib
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -191,11 +191,17 @@ class Batches(Iterator):
 
     Attributes:
       bad_records: what was read and skipped so far (``bad_records.BadRecords``).
+      record_ids: data_step -> ids that the plan has for this batch on all hosts, by dataset.
     """
 
-    def __init__(self, made: Iterator[tuple[dict[str, np.ndarray], int, list]], bad: BadRecords):
+    def __init__(
+        self,
+        made: Iterator[tuple[dict[str, np.ndarray], int, list]],
+        bad: BadRecords,
+        record_ids: Callable[[int], dict[str, list[str]]],
+    ):
         """Use ``batches``. ``made`` yields (batch, records read, bad records) and can be closed."""
-        self.bad_records = bad
+        self.bad_records, self.record_ids = bad, record_ids
         self._made = made
 
     @property
@@ -292,11 +298,11 @@ def batches(
     )
     bad = BadRecords(config.data.max_bad_share, quarantine)
     if not config.data.workers:
-        return Batches(_Threads(make, config.data.prefetch, start_step), bad)
+        return Batches(_Threads(make, config.data.prefetch, start_step), bad, make.record_ids)
     made = workers.Workers(
         make, config.data.workers, ahead=config.data.prefetch, first_step=start_step
     )
-    return Batches(made, bad)
+    return Batches(made, bad, make.record_ids)
 
 
 class _Threads(Iterator):

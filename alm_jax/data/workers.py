@@ -1,8 +1,9 @@
 """Processes that make batches, each some rows of every batch, into memory they share.
 
 They are new interpreters (never forks of a process that runs jax) that import nothing of the
-program that starts them: not its main module, not jax. They hear nothing of Ctrl-C, and end when
-the pipe to their parent does, whatever ended it. What makes the rows is made again there from a
+program that starts them: not its main module, not jax. They hear no signal that asks a run to save
+and end, though schedulers send it to all processes of a job, and end when the pipe to their parent
+does, whatever ended it. What makes the rows is made again there from a
 recipe (``alm_jax.data.recipes``), and messages are JSON: nothing is pickled.
 """
 
@@ -261,13 +262,9 @@ def _stop(owner: int, processes: list, pipes: list, buffers: list[Buffer]) -> No
     for pipe in pipes:
         pipe.close()
     for process in processes:
-        process.terminate()
+        process.kill()
     for process in processes:
-        try:
-            process.wait(_PATIENCE)
-        except subprocess.TimeoutExpired:  # stopped, or in a read that does not return
-            process.kill()
-            process.wait()
+        process.wait()
     for buffer in buffers:
         buffer.close()
 
@@ -294,7 +291,8 @@ def _exception(told: dict[str, Any]) -> Exception:
 
 def main(number: int, fds: Sequence[int], size: int, callables: Sequence[Callable]) -> None:
     """The life of worker ``number``: started by ``Workers``, ended by the end of its pipe."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for heard in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(heard, signal.SIG_IGN)
     pipe = connection.Connection(fds[0])
     maker, count = recipes.read(Buffer(fds[1]), size, callables)
     os.close(fds[1])

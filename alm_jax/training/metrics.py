@@ -26,16 +26,21 @@ class MetricsWriter:
 
     def __init__(self, workdir: str | os.PathLike, *, restored_step: int = 0):
         self.stage = ''
+        self._workdir = pathlib.Path(workdir)
         self._file = self._board = None
+        self.go_back(restored_step)
+
+    def go_back(self, step: int) -> None:
+        """The run goes on from ``step``: what came after it is dropped."""
+        self.close()
         if jax.process_index():
             return
-        workdir = pathlib.Path(workdir)
-        workdir.mkdir(parents=True, exist_ok=True)
-        path = workdir / 'metrics.jsonl'
-        truncate_after(path, restored_step)
+        self._workdir.mkdir(parents=True, exist_ok=True)
+        path = self._workdir / 'metrics.jsonl'
+        truncate_after(path, step)
         self._file = path.open('a')
         self._board = tensorboardX.SummaryWriter(
-            str(workdir / 'tensorboard'), purge_step=restored_step + 1
+            str(self._workdir / 'tensorboard'), purge_step=step + 1
         )
 
     def write(self, step: int, scalars: Mapping[str, Any]) -> None:

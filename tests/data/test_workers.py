@@ -151,6 +151,18 @@ def test_a_worker_killed_from_outside_is_noticed_while_waiting(started):
     assert victim.poll() is not None
 
 
+def test_signals_to_all_processes_of_a_job_end_no_worker(started):
+    made = started(makers.Counting(4), 2)
+    next(made)
+    for process in made._processes:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            process.send_signal(number)
+    assert_equal(next(made)[0], expected(makers.Counting(4), 1))
+    assert [process.poll() for process in made._processes] == [None, None]
+    for step in range(2, 12):  # longer than what was made ahead
+        assert_equal(next(made)[0], expected(makers.Counting(4), step))
+
+
 def test_workers_run_one_thread_and_neither_jax_nor_the_main_module(started):
     batch, _, _ = next(started(makers.Telling(4), 2))
     assert len(set(batch['process'])) == 2
