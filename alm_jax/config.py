@@ -20,6 +20,8 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
+from alm_jax import config_values
+
 # Keys whose content is checked by the code that builds it (call_with), not against base().
 OPEN = frozenset(
     {
@@ -212,11 +214,10 @@ def did_you_mean(word: str, valid: Sequence[str]) -> str:
 
 
 def validate(config: ConfigDict) -> None:
-    """Raises ConfigError for a key that ``base()`` lacks or a value of another type."""
+    """Raises ConfigError for a key that ``base()`` lacks, another type, or an impossible value."""
     _validate(config, base(), prefix='')
-    for key in ('steps', 'batch_size', 'micro_batches', 'log_every'):
-        if config[key] < 1:
-            raise ConfigError(f'config.{key} is {config[key]}; it must be at least 1.')
+    for problem in config_values.problems(config):
+        raise ConfigError(problem)
     _validate_profile(config)
 
 
@@ -236,8 +237,6 @@ def _validate(config: Mapping, reference: Mapping, prefix: str) -> None:
         if key not in reference:
             raise ConfigError(f'config.{path} is not a key. {did_you_mean(key, list(reference))}')
         value, default = config[key], reference[key]
-        if path in OPEN:
-            continue
         if isinstance(default, ConfigDict):
             if not isinstance(value, ConfigDict):
                 raise ConfigError(f'config.{path} must be a group of keys, not {value!r:.200}.')

