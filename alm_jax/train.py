@@ -18,7 +18,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from alm_jax import config as config_lib
-from alm_jax import distributed, run_setup
+from alm_jax import distributed, run_checks, run_setup
 from alm_jax.config import ConfigError
 from alm_jax.data import bad_records, loader, location
 from alm_jax.evals import report, result
@@ -80,7 +80,10 @@ def train(
     mesh = sharding.make_mesh(config.mesh)
     curriculum = stages.of(config)
     retained = retention.check(config, [stage.config.evals for stage in curriculum])
+    run_checks.names(curriculum, mesh)
     found = run_setup.checkpoint_to_continue(config, workdir)
+    if not found:
+        run_checks.sources(config)
     saved = checkpoint.read_manifest(found) if found else {'step': 0, **stages.entries(config, 0)}
     stages.check_begun(config, saved)
     say(environment.check(saved, found, allow_change=allow_env_change))
@@ -101,6 +104,7 @@ def train(
             stages.check_shapes(*(one.planned.params for one in prepared[-2:]))
         trained, frozen = prepared[-1].parameters
         say(f'{stage}: parameters: {trained:,} trained, {frozen:,} frozen')
+    run_checks.planned(workdir, config, prepared, saved['step'])
 
     # ------------------------------------------------------------------ state: the values
     first = prepared[begin]
