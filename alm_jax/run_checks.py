@@ -6,6 +6,7 @@ is what depends on the devices, on files and on the shapes of the model.
 """
 
 import itertools
+import math
 import pathlib
 import shutil
 from collections.abc import Sequence
@@ -129,12 +130,13 @@ def checkpoints_to_come(config: ConfigDict, step: int, existing: int) -> int:
     def multiples(every: int) -> int:
         return config.steps // every - step // every
 
-    every, keep_every = config.checkpoint.every, config.checkpoint.keep_every
+    options = config.checkpoint
     stops = itertools.accumulate(stage['steps'] for stage in config.stages)
     kept = sum(stop > step for stop in stops)
-    saves = multiples(every) + bool(config.steps % every) + kept
-    kept += multiples(keep_every) if keep_every else 0
-    return min(saves, kept + max(config.checkpoint.keep + 1 - existing, 1))
+    saves = multiples(options.every) + bool(config.steps % options.every) + kept
+    kept += multiples(math.lcm(options.every, options.keep_every)) if options.keep_every else 0
+    passing = options.keep + bool(options.best) + 1
+    return min(saves, kept + max(passing - existing, 1))
 
 
 def _bytes(count: int) -> str:

@@ -58,6 +58,7 @@ def main(argv: list[str]) -> int:
         raise ConfigError('give --config FILE[:args], such as configs/clap/tiny.py.')
     if flags.FLAGS.data_dir:
         config.data.dir = flags.FLAGS.data_dir
+    config_lib.validate(config)
     if not flags.FLAGS.workdir:
         raise ConfigError('give --workdir DIR, the folder of the run.')
     workdir = pathlib.Path(flags.FLAGS.workdir).absolute()

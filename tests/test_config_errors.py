@@ -250,6 +250,8 @@ def test_every_number_has_a_range():
         ({}, 5000, 2, 0),
         ({'checkpoint.keep': 5}, 4000, 2, 2),
         ({'checkpoint.keep_every': 1000}, 0, 0, 8),
+        ({'checkpoint.keep_every': 750}, 0, 0, 6),  # 1500, 3000, 4500
+        ({'checkpoint.best': '-train/loss'}, 0, 0, 4),
         ({'stages': stage(), 'steps': 12}, 0, 0, 3),
     ],
 )
