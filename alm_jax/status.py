@@ -147,10 +147,8 @@ def _state_of_process(
     if phase['phase'] == phase_file.ENDED:
         return 'ended'
     if phase['host'] == socket.gethostname():
-        if not _alive(phase['pid']):
-            return 'killed'
-        if _stopped(phase['pid']):
-            return 'stopped'
+        if fate := _fate(phase['pid']):
+            return fate
     elif holder is None and not phase['process']:  # the lock is that of process 0
         return 'killed'
     if now - phase['written'] > SILENT:
@@ -163,22 +161,21 @@ def _state_of_process(
     return 'starting' if phase['phase'] == 'start' else 'running'
 
 
-def _alive(pid: int) -> bool:
+def _fate(pid: int) -> str:
+    """Of a process on this host: 'killed', 'stopped' or '' when it can go on."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
-        return False
+        return 'killed'
     except PermissionError:  # another user's
-        return True
-    return True
-
-
-def _stopped(pid: int) -> bool:
+        return ''
     try:
         stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
     except OSError:  # another system than Linux, or just gone
-        return False
-    return stat.rpartition(')')[2].split()[0] in 'Tt'
+        return ''
+    return {'Z': 'killed', 'T': 'stopped', 't': 'stopped'}.get(
+        stat.rpartition(')')[2].split()[0], ''
+    )
 
 
 def _seconds_left(found: Status, usage: Mapping) -> float | None:

@@ -118,6 +118,13 @@ MORE = (
         'keep fewer',
     ),
 )
+# What only the model's shapes or the data itself can tell; all else is told before data is opened.
+NEEDS_SHAPES = {
+    *('optimizer.warmup_steps', 'optimizer.schedule', 'front_end.seconds', 'front_end.on', 'remat'),
+    *('task.objective', 'task.form', 'model.family', 'model.text', 'model.projection'),
+    *('model.embed_dim', 'steps', 'freeze', 'data.text.instruction'),
+}
+NEEDS_SHAPES_FOR = ("config.init_from has 'txt'", 'vlidation', 'config.evals.x.templtes is not')
 CASES = [({key: value}, *expected) for key, (value, *expected) in MISTAKES.items()] + list(MORE)
 
 
@@ -143,7 +150,9 @@ def compiled():
 
 
 @pytest.mark.parametrize('case', CASES, ids=lambda case: ' '.join(case[0]))
-def test_a_mistake_is_told_before_anything_is_compiled(case, tmp_path, packaged_tiny, compiled):
+def test_a_mistake_is_told_before_anything_is_compiled(
+    case, tmp_path, packaged_tiny, compiled, capsys
+):
     values, *expected = case
     config = small()
     config.data.dir = str(packaged_tiny)
@@ -157,6 +166,8 @@ def test_a_mistake_is_told_before_anything_is_compiled(case, tmp_path, packaged_
         assert text in str(told.value)
     assert len(str(told.value).splitlines()) <= 3
     assert not compiled
+    if not NEEDS_SHAPES.intersection(values) and expected[0] not in NEEDS_SHAPES_FOR:
+        assert 'data: ' not in capsys.readouterr().err  # which tells that it is opened
     assert not (tmp_path / 'metrics.jsonl').exists()
 
 
