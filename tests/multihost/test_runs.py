@@ -1,6 +1,7 @@
 """One config on 1 process x 4 devices, 2 x 2 and 4 x 1, with parameters split over processes."""
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -8,12 +9,30 @@ import soundfile
 
 from alm_jax.text.tokenizer import Tokenizer
 
+SEEN_BATCHES = pathlib.Path(__file__).with_name('seen_batches.py')  # trains, and notes them
 STEPS, KEPT = 50, 40  # the first of the two checkpoints
 TOLERANCE = 1e-5
 MESHES = {
     '1x4': (1, 4, ()),
     '2x2': (2, 2, ('--config.mesh.data=1', '--config.mesh.fsdp=4')),
     '4x1': (4, 1, ('--config.evals={}',)),
+}
+# Where a checkpoint of 2x2 goes on.
+OTHERS = {
+    '1x1': (1, 1, ()),
+    '4x1': (4, 1, ('--config.mesh.fsdp=2',)),
+    '1x8': (1, 8, ('--config.mesh.fsdp=8',)),
+}
+# What one run goes through, two steps each.
+CHAIN = {
+    '1x1': (1, 1, 1),
+    '4x1': (4, 1, 2),
+    '1x8': (1, 8, 8),
+    '2x2': (2, 2, 4),
+    '4x2': (4, 2, 8),
+    '2x1': (2, 1, 1),
+    '1x4': (1, 4, 4),
+    '2x4': (2, 4, 2),
 }
 BAD = ('default_break_glass.2.flac', 'fire_small.flac', 'fire_large.flac')
 PRIMES = {'speech': 53, 'sounds': 19}  # how many clips each evaluation has
@@ -41,7 +60,7 @@ def runs(jobs, config):
     """Workdirs by name of the mesh."""
     for name, (processes, devices, mesh) in MESHES.items():
         workdir = ('--workdir', jobs.folder / name)
-        jobs.run(processes, devices, '-m', 'alm_jax.train', '--config', config, *workdir, *mesh)
+        jobs.run(processes, devices, SEEN_BATCHES, '--config', config, *workdir, *mesh)
     return {name: jobs.folder / name for name in MESHES}
 
 
@@ -116,11 +135,51 @@ def test_an_evaluation_is_the_same_bytes_by_any_number_of_processes(
     assert (out / f'evals/{name}/{STEPS}.json').read_bytes() == in_run
 
 
-def test_a_checkpoint_split_over_processes_goes_on_in_one(jobs, runs, config):
-    workdir = jobs.folder / 'resumed'
+def batches(workdir):
+    """{data_step: sha256 of each row}, put together from what all processes were given."""
+    found = {}
+    for file in workdir.with_name(workdir.name + '.batches').iterdir():
+        for line in file.read_text().splitlines():
+            data_step, rows = json.loads(line)
+            whole = found.setdefault(data_step, {})
+            assert all(whole.setdefault(number, row) == row for number, row in rows.items())
+    assert all(set(map(int, rows)) == set(range(8)) for rows in found.values())  # config.batch_size
+    return found
+
+
+@pytest.mark.parametrize('mesh', OTHERS)
+def test_a_checkpoint_goes_on_by_other_processes_on_another_mesh(jobs, runs, config, mesh):
+    processes, devices, given = OTHERS[mesh]
+    workdir = jobs.folder / f'resumed on {mesh}'
     resume = f'--config.resume={runs["2x2"]}/checkpoints/{KEPT}'
-    command = ('--config', config, '--workdir', workdir, resume, '--config.evals={}')
-    jobs.run(1, 4, '-m', 'alm_jax.train', *command, '--allow_env_change')
+    command = ('--config', config, '--workdir', workdir, resume, '--config.evals={}', *given)
+    jobs.run(processes, devices, SEEN_BATCHES, *command, '--allow_env_change')
     assert min(metrics(workdir)) == KEPT + 1
     whole = losses(runs['2x2'], after=KEPT)
     np.testing.assert_allclose(losses(workdir, after=KEPT), whole, rtol=0, atol=TOLERANCE)
+    would_have_come = batches(runs['2x2'])
+    assert batches(workdir) == {n: would_have_come[n] for n in range(KEPT, STEPS)}
+    assert len({row for rows in would_have_come.values() for row in rows.values()}) == 8 * STEPS
+
+
+@pytest.mark.slow_local
+def test_one_run_goes_from_mesh_to_mesh(jobs, config):
+    """Two steps on each, against one that stays on one device."""
+
+    def train(name, processes, devices, fsdp, steps):
+        workdir = jobs.folder / name
+        given = (f'--config.steps={steps}', f'--config.mesh.fsdp={fsdp}', '--config.evals={}')
+        given += ('--config.optimizer.warmup_steps=0', '--config.optimizer.schedule=constant')
+        command = ('--config', config, '--workdir', workdir, *given)
+        jobs.run(processes, devices, SEEN_BATCHES, *command, '--allow_env_change')
+        return workdir
+
+    for number, mesh in enumerate(CHAIN.values(), 1):
+        moved = train('moved', *mesh, 2 * number)
+    stayed = train('stayed', 1, 1, 1, 2 * len(CHAIN))
+    assert batches(moved) == batches(stayed)
+    assert len(batches(moved)) == 2 * len(CHAIN)
+    found = [
+        [line['train/loss'] for line in metrics(workdir).values()] for workdir in (moved, stayed)
+    ]
+    np.testing.assert_allclose(*found, rtol=0, atol=TOLERANCE)
