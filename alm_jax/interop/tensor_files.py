@@ -48,8 +48,8 @@ class TensorFiles(Mapping):
             promised = _read_json(path / INDEX).get('weight_map', {})
             if lacking := sorted(set(promised) - set(self._file_of)):
                 raise ConfigError(
-                    f'{path / INDEX} promises {lacking[0]} in {promised[lacking[0]]}, which lacks '
-                    f'it ({len(lacking)} tensors in all). Fetch the folder again.'
+                    f'{path / INDEX} promises {lacking[0]:.200} in {promised[lacking[0]]}, which '
+                    f'lacks it ({len(lacking)} tensors in all). Fetch the folder again.'
                 )
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -97,14 +97,16 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
         for tensor, name in weight_map.items():
             if not isinstance(name, str):
                 raise ConfigError(
-                    f'{folder / INDEX}: {tensor} is in {name!r}, which is no file name.'
+                    f'{folder / INDEX}: {tensor:.100} is in {name!r:.100}, which is no file name.'
                 )
         names = sorted(set(weight_map.values()))
         if outside := [n for n in names if pathlib.PurePath(n).name != n]:
-            raise ConfigError(f'{folder / INDEX} names {outside[0]!r}, which is not in its folder.')
+            raise ConfigError(
+                f'{folder / INDEX} names {outside[0]!r:.200}, which is not in its folder.'
+            )
         if lacking := [name for name in names if not (folder / name).is_file()]:
             raise ConfigError(
-                f'{folder} lacks {len(lacking)} of its {len(names)} shards: {lacking[0]}, ...'
+                f'{folder} lacks {len(lacking)} of its {len(names)} shards: {lacking[0]:.200}, ...'
             )
         return [folder / name for name in names]
     if (folder / WEIGHTS).is_file():

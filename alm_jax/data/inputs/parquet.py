@@ -9,6 +9,7 @@ page is unpacked for a record: 100 clips in a page cost 100 times as much. Write
 with compression='snappy', or with small pages.
 """
 
+import contextlib
 import functools
 import pathlib
 from collections.abc import Iterator, Sequence
@@ -156,7 +157,7 @@ class _Table:
     def _all_names_differ(self) -> bool:
         """Whether the names beside the audio tell the recordings apart; some files repeat one."""
         column, part = self._schema.path_of
-        with pq.ParquetFile(self.path) as parquet:
+        with self._opened() as parquet:
             names = parquet.read(columns=[f'{column}.{part}']).column(column)
         names = pc.struct_field(names.combine_chunks(), part)
         return pc.count_distinct(names).as_py() == len(names)
@@ -164,12 +165,25 @@ class _Table:
     def _rows(self) -> Iterator[dict[str, Any]]:
         """All cells but the audio, row by row."""
         columns = self._schema.columns()
-        with pq.ParquetFile(self.path) as parquet:
+        with self._opened() as parquet:
             if not columns:
                 yield from ({} for _ in range(parquet.metadata.num_rows))
                 return
             for batch in parquet.iter_batches(_ROWS, columns=columns):
-                yield from batch.to_pylist()
+                try:
+                    yield from batch.to_pylist()
+                except UnicodeDecodeError:
+                    yield from (_plain(batch.slice(row, 1)) for row in range(len(batch)))
+
+    @contextlib.contextmanager
+    def _opened(self) -> Iterator[pq.ParquetFile]:
+        """The file, whatever of it may turn out to be damaged."""
+        try:
+            with pq.ParquetFile(self.path) as parquet:
+                yield parquet
+        except (pa.ArrowException, OSError) as error:
+            reason = ' '.join(str(error).split())
+            raise ConfigError(f'{self.path} is damaged: {reason} Fetch it again.') from error
 
     def _entry(
         self,
