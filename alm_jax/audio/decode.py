@@ -1,6 +1,7 @@
 """Audio files to mono float32, whole or in part, and 16-bit PCM both ways."""
 
 import os
+from collections.abc import Iterator
 
 import numpy as np
 import soundfile
@@ -11,8 +12,12 @@ from alm_jax.config import ConfigError
 FULL_SCALE = 32768.0  # int16 PCM divided by this lies in [-1, 1)
 RATES = (1000, 384000)  # Hz; a header outside is damaged or not audio
 _READABLE = 'Readable: wav, flac, ogg, mp3, opus.'
-_BELIEVED = 1 << 28  # samples; a longer file, or one of unknown length, is read in blocks
+# Samples of all channels that are read at a time: a header may claim any number of them.
 _BLOCK = 1 << 22
+_LONGEST = 1 << 29  # samples of a whole file: 3 hours at 48 kHz, 2 GiB as float32
+_WHOLE = 1 << 62  # samples: all that there are
+# What libsndfile says of a header -> what a user can tell from it.
+_MEANT = {'SF_INFO struct incomplete': 'a sampling rate of 0 Hz or above 2**31 Hz, or no channel'}
 # Codecs whose decoder gives, after a seek, the bits that it gives on its way from the start.
 _SEEKS = ('PCM_S8', 'PCM_U8', 'PCM_16', 'PCM_24', 'PCM_32', 'ULAW', 'ALAW', 'FLOAT', 'DOUBLE')
 _SYSTEM_ERROR = 2  # libsndfile: a read failed
@@ -52,7 +57,8 @@ def decode(source: str | os.PathLike | bytes, name: str = '') -> tuple[np.ndarra
     Raises:
       UnreadableFile: missing, or the system cannot read it.
       AudioError: empty file, not audio, truncated, no samples, NaN or infinite samples, a float
-        file on an integer scale, or an absurd sampling rate.
+        file on an integer scale, an absurd sampling rate, or more than 2**29 samples (3 hours at
+        48 kHz), of which ``decode_part`` reads parts.
     """
     with _File(source, name) as file:
         return file.whole(), file.rate
@@ -63,9 +69,10 @@ def decode_part(
 ) -> tuple[np.ndarray, int]:
     """Samples [start, start + frames) of what ``decode`` gives, decoding little else.
 
-    The same bits; but parts of an MP3 may differ from the whole by 2.4e-7 (a hundredth of a step of
-    16 bits), as its filters then sum in another order. A truncated file is an error wherever the
-    part lies, NaN samples only where they lie in the part.
+    Memory is that of the part, however long the file is or claims to be. The same bits; but parts
+    of an MP3 may differ from the whole by 2.4e-7 (a hundredth of a step of 16 bits), as its filters
+    then sum in another order. A truncated file is an error wherever the part lies, NaN samples only
+    where they lie in the part.
 
     Args:
       source: a path, or the content of a file.
@@ -97,6 +104,16 @@ def header(source: str | os.PathLike | bytes, name: str = '') -> tuple[int, int]
         return file.length or 0, file.rate
 
 
+def counted(source: str | os.PathLike | bytes, name: str = '') -> tuple[int, int]:
+    """(number of samples, rate in Hz), found by decoding all of a file and keeping none of it.
+
+    Raises:
+      UnreadableFile, AudioError: as ``decode``; but samples are not looked at.
+    """
+    with _File(source, name) as file:
+        return file.counted(), file.rate
+
+
 def read_bytes(path: str | os.PathLike) -> bytes:
     """The content of a file. Raises UnreadableFile."""
     try:
@@ -104,6 +121,10 @@ def read_bytes(path: str | os.PathLike) -> bytes:
             return file.read()
     except OSError as error:
         raise _unreadable(os.fspath(path), error) from error
+
+
+class _Samples(AudioError):
+    """Samples that mean nothing, where the file is sound."""
 
 
 class _Sequential(soundfile.SoundFile):
@@ -152,13 +173,9 @@ class _File:
 
     def whole(self) -> np.ndarray:
         """float32 [n]."""
-        is_known = self.length is not None and not self._is_estimated()
-        x = self._read(self.length or 2**62)
-        if (is_known and len(x) < self.length) or self._is_cut_off():
-            raise AudioError(
-                f'{self._name} is truncated: it ends after {len(x)} samples. Fetch it again.'
-            )
-        return self._mono(x)
+        if (self.length or 0) > _LONGEST:
+            raise self._too_long()
+        return self._decoded(0, _WHOLE)[0]
 
     def part(self, start: int, frames: int) -> np.ndarray:
         """float32 [1 to frames]."""
@@ -167,15 +184,46 @@ class _File:
         if self.length and not (start == 0 and frames >= self.length):
             x = self._sought(start, min(frames, self.length - start))
             if x is not None:
-                return self._mono(x)
-            self._file.close()  # whatever is wrong, decoding the whole says it best
-            self._file = self._open()
-        x = self.whole()
-        if self._is_estimated():
-            start = min(start, max(0, len(x) - frames))
-        if start >= len(x):
-            raise AudioError(f'{self._name} ends after {len(x)} samples, before sample {start}.')
-        return x[start : start + frames]
+                return x
+            self._again()  # whatever is wrong, decoding the whole says it best
+        x, total = self._decoded(start, frames)
+        if self._is_estimated() and total - frames < start:
+            self._again()
+            x, _ = self._decoded(max(0, total - frames), frames)
+        if not len(x):
+            raise AudioError(f'{self._name} ends after {total} samples, before sample {start}.')
+        return x
+
+    def counted(self) -> int:
+        """All samples, at least 1."""
+        return self._decoded(_WHOLE, 0)[1]
+
+    def _decoded(self, start: int, frames: int) -> tuple[np.ndarray, int]:
+        """(float32 [at most frames] from ``start`` on, samples of the whole), from the beginning.
+
+        What is not in the part is decoded and dropped: an end that is missing is found there.
+        """
+        kept, at = [np.zeros(0, np.float32)], 0
+        for x_nc in self._blocks(self.length or _WHOLE):
+            part = x_nc[max(0, start - at) : max(0, start + frames - at)]
+            at += len(x_nc)
+            if len(part):
+                kept.append(self._mono(part))
+            if frames > _LONGEST and at > _LONGEST:
+                raise self._too_long()
+        is_known = self.length is not None and not self._is_estimated()
+        if (is_known and at < self.length) or self._is_cut_off():
+            raise AudioError(
+                f'{self._name} is truncated: it ends after {at} samples. Fetch it again.'
+            )
+        if not at:
+            raise AudioError(f'{self._name} holds no samples.')
+        return kept[1] if len(kept) == 2 else np.concatenate(kept), at
+
+    def _again(self) -> None:
+        """Back to the beginning, whatever state libsndfile is in."""
+        self._file.close()
+        self._file = self._open()
 
     def _open(self) -> soundfile.SoundFile:
         try:
@@ -192,12 +240,16 @@ class _File:
             if self._file.format == 'FLAC' and not self._flac_is_whole():
                 return None
             self._file.seek(start - warm_up)
-            x = self._read(warm_up + frames)
-        except UnreadableFile:
+            for _ in self._blocks(warm_up):
+                pass
+            blocks = [self._mono(x_nc) for x_nc in self._blocks(frames)]
+        except (UnreadableFile, _Samples):
             raise
         except (soundfile.SoundFileError, RuntimeError, AudioError):
             return None
-        return x[warm_up:] if len(x) == warm_up + frames else None
+        if sum(map(len, blocks)) < frames:
+            return None
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
 
     def _warm_up(self, start: int) -> int | None:
         """Samples to decode before ``start``; None where a seek cannot be trusted."""
@@ -217,19 +269,23 @@ class _File:
         frame = (start + _MP3_DELAY) // _MP3_FRAME - _MP3_WARM_UP
         return start - max(0, frame // 2 * 2 * _MP3_FRAME - _MP3_DELAY)
 
+    def _blocks(self, frames: int) -> Iterator[np.ndarray]:
+        """Samples [n, channels] from where the file is, ``frames`` or as many as there are."""
+        most = max(1, _BLOCK // self._file.channels)
+        while frames > 0:
+            block = self._read(min(most, frames))
+            if len(block):
+                yield block
+            if len(block) < min(most, frames):
+                return
+            frames -= len(block)
+
     def _read(self, frames: int) -> np.ndarray:
         """[at most frames, channels]: int16 where libsndfile converts more slowly than numpy."""
         is_pcm16 = self._file.subtype == 'PCM_16' and self._file.format != 'FLAC'
         dtype = 'int16' if is_pcm16 else 'float32'
         try:
-            if frames <= _BELIEVED:
-                return self._file.read(frames, dtype=dtype, always_2d=True)
-            blocks = []
-            while not blocks or len(blocks[-1]) == _BLOCK:
-                block = self._file.read(min(_BLOCK, frames), dtype=dtype, always_2d=True)
-                frames -= len(block)
-                blocks.append(block)
-            return np.concatenate(blocks)
+            return self._file.read(frames, dtype=dtype, always_2d=True)
         except (soundfile.SoundFileError, RuntimeError) as error:
             raise self._undecodable(error) from error
 
@@ -255,8 +311,6 @@ class _File:
 
     def _mono(self, x_nc: np.ndarray) -> np.ndarray:
         """[n, c], int16 or float -> float32 [n] in [-1, 1]."""
-        if not len(x_nc):
-            raise AudioError(f'{self._name} holds no samples.')
         x = x_nc[:, 0]
         if x_nc.shape[1] > 1:
             x = x.astype(np.float32)
@@ -272,19 +326,28 @@ class _File:
             raise self._out_of_range(x)
         return x if low >= -1.0 and high <= 1.0 else np.clip(x, -1.0, 1.0, out=x)
 
+    def _too_long(self) -> AudioError:
+        longest = f'{_LONGEST} samples ({_LONGEST / self.rate / 3600:.1f} hours)'
+        return AudioError(f'{self._name} has more than {longest}, or says so. Cut it.')
+
     def _out_of_range(self, x: np.ndarray) -> AudioError:
         if bad := int(np.count_nonzero(~np.isfinite(x))):
-            return AudioError(f'{self._name} has {bad} NaN or infinite samples.')
+            return _Samples(f'{self._name} has {bad} NaN or infinite samples.')
         peak = float(np.abs(x).max())
-        return AudioError(
+        return _Samples(
             f'{self._name} has samples up to {peak:.0f}; float audio must lie in [-1, 1].'
         )
 
     def _undecodable(self, error: Exception) -> AudioError:
         if getattr(error, 'code', None) == _SYSTEM_ERROR:
             return UnreadableFile(f'{self._name} cannot be read: {error}.')
-        reason = str(getattr(error, 'error_string', error)).strip()
-        return AudioError(f'{self._name} cannot be decoded as audio ({reason}). {_READABLE}')
+        return AudioError(f'{self._name} cannot be decoded as audio ({reason(error)}). {_READABLE}')
+
+
+def reason(error: Exception) -> str:
+    """What libsndfile says of a file that it does not read."""
+    said = str(getattr(error, 'error_string', error)).strip()
+    return next((plain for words, plain in _MEANT.items() if words in said), said)
 
 
 def _unreadable(name: str, error: OSError) -> UnreadableFile:

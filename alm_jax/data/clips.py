@@ -39,7 +39,7 @@ def size_of(record: Record) -> Span:
     if declared > 0 and record['rate'] > 0:
         return declared, int(record['rate'])
     num_samples, rate = decode.header(audio, _name(record))
-    return num_samples or len(decode.decode(audio, _name(record))[0]), rate
+    return (num_samples, rate) if num_samples else decode.counted(audio, _name(record))
 
 
 def resampled_length(span: Span, record: Record, sampling_rate: int) -> int:

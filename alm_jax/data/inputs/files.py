@@ -1,5 +1,6 @@
 """Files that are read in pieces, watched for changes, and written whole or not at all."""
 
+import contextlib
 import functools
 import glob
 import hashlib
@@ -8,18 +9,20 @@ import itertools
 import os
 import pathlib
 import re
+import stat
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import pyarrow as pa
 
-from alm_jax.audio.decode import UnreadableFile
+from alm_jax.audio.decode import AudioError, UnreadableFile
 from alm_jax.config import ConfigError
 
 _OPEN_FILES = 128  # of one process: a set has thousands of files
 _BRACES = re.compile(r'\{([^{}]*)\}')
 _RANGE = re.compile(r'(\d+)\.\.(\d+)$')
+LARGEST_TEXT = 16 << 20  # bytes of what describes one recording; more is a mistake
 
 
 class _Handle:
@@ -52,14 +55,53 @@ def read_at(path: str, mtime: int, offset: int, size: int) -> bytes:
     parts, left = [], size
     try:
         handle = _handle(path, mtime)
-        while left and (part := os.pread(handle.fd, left, offset + size - left)):
+        # What says where to read may be damaged, and the system makes room for what is asked for.
+        is_there = 0 <= offset <= offset + size <= os.fstat(handle.fd).st_size
+        while is_there and left and (part := os.pread(handle.fd, left, offset + size - left)):
             parts.append(part)
             left -= len(part)
     except OSError as error:
         raise UnreadableFile(f'{path} cannot be read: {error.strerror}.') from error
-    if left:
+    if left or not is_there:
         raise UnreadableFile(f'{path} has changed: it ends before byte {offset + size}.')
     return b''.join(parts)
+
+
+@contextlib.contextmanager
+def opened(path: str | os.PathLike) -> Iterator[int]:
+    """The number of an open file. A pipe, which might never say anything, is not waited for.
+
+    Raises:
+      UnreadableFile: the system does not open it.
+      AudioError: it is not there, or a folder, a pipe or a device.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError as error:
+        raise AudioError('there is no such file') from error
+    except OSError as error:
+        raise UnreadableFile(f'{path} cannot be read: {error.strerror}.') from error
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise AudioError('a folder, a pipe or a device')
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def read_text(path: str | os.PathLike) -> bytes:
+    """The content of a small file.
+
+    Raises:
+      UnreadableFile: the system does not read it.
+      ConfigError: no file, or larger than LARGEST_TEXT.
+    """
+    if not os.path.isfile(path):
+        raise ConfigError(f'{path} is no file.')
+    with opened(path) as fd:
+        if (size := os.fstat(fd).st_size) > LARGEST_TEXT:
+            raise ConfigError(f'{path} has {size} bytes; a text has at most {LARGEST_TEXT}.')
+        return os.pread(fd, size, 0)
 
 
 class Window(io.RawIOBase):
@@ -68,6 +110,8 @@ class Window(io.RawIOBase):
     def __init__(self, source: int | memoryview, start: int, size: int):
         """``source`` is an open file's number, or content in memory."""
         super().__init__()
+        if isinstance(source, int):  # what says how large it is may be damaged
+            size = max(0, min(size, os.fstat(source).st_size - start))
         self._source, self._start, self._size, self._at = source, start, size, 0
 
     def readable(self) -> bool:
@@ -203,8 +247,12 @@ def read_table(path: pathlib.Path, made_from: str = '') -> pa.Table | None:
     """What ``write_table`` wrote; None when it is absent, damaged or says another ``made_from``."""
     try:
         with pa.OSFile(os.fspath(path), 'rb') as file, pa.ipc.open_file(file) as reader:
-            return reader.read_all() if _made_from(reader) == made_from else None
-    except (OSError, pa.ArrowException):
+            if _made_from(reader) != made_from:
+                return None
+            table = reader.read_all()
+            table.validate(full=True)  # it may have come with a set: offsets are believed after
+            return table
+    except (OSError, UnicodeDecodeError, pa.ArrowException):
         return None
 
 
@@ -213,7 +261,7 @@ def made_from(path: pathlib.Path) -> str | None:
     try:
         with pa.OSFile(os.fspath(path), 'rb') as file, pa.ipc.open_file(file) as reader:
             return _made_from(reader)
-    except (OSError, pa.ArrowException):
+    except (OSError, UnicodeDecodeError, pa.ArrowException):
         return None
 
 

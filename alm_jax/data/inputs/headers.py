@@ -11,7 +11,7 @@ import pyarrow as pa
 import soundfile
 import tqdm
 
-from alm_jax.audio.decode import RATES, AudioError, decode
+from alm_jax.audio.decode import RATES, AudioError, UnreadableFile, counted, reason
 from alm_jax.data.catalog import archives
 from alm_jax.data.inputs import files
 
@@ -38,28 +38,39 @@ def read(file: str | os.PathLike | IO[bytes] | memoryview) -> tuple[int, int]:
     """(samples of one channel, rate in Hz) of a file or its content.
 
     They come from the header. MP3 without a length there is estimated from its bit rate; FLAC
-    without one, as a stream is written, is decoded.
+    without one, as a stream is written, is decoded, though none of it is kept.
 
     Raises:
       AudioError: not audio, no samples, or an absurd rate.
+      UnreadableFile: the system does not read it.
     """
     if isinstance(file, memoryview):
         file = files.Window(file, 0, len(file))
-    try:
-        with soundfile.SoundFile(file) as opened:
-            samples, rate = opened.frames, opened.samplerate
-    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
-        raise AudioError(str(getattr(error, 'error_string', error)).strip()) from error
+    if isinstance(file, str | os.PathLike):
+        with files.opened(file) as number:
+            if not os.fstat(number).st_size:
+                raise AudioError('empty, 0 bytes')
+            samples, rate = _of(number)
+    else:
+        samples, rate = _of(file)
     if not RATES[0] <= rate <= RATES[1]:
         raise AudioError(f'a sampling rate of {rate} Hz')
     if samples >= _LONGEST:
         if not isinstance(file, str | os.PathLike):
             file.seek(0)
             file = file.read()
-        samples = len(decode(file)[0])
+        samples, _ = counted(file)
     if samples < 1:
         raise AudioError('no samples')
     return samples, rate
+
+
+def _of(file: int | IO[bytes]) -> tuple[int, int]:
+    try:
+        with soundfile.SoundFile(file, closefd=False) as opened:
+            return opened.frames, opened.samplerate
+    except (soundfile.SoundFileError, RuntimeError, OSError, TypeError) as error:
+        raise AudioError(reason(error)) from error
 
 
 class Headers:
@@ -108,5 +119,7 @@ class Headers:
     def _one(self, name: str) -> tuple[int, int, str]:
         try:
             return *read(self._root / name), ''
+        except UnreadableFile:  # what the system does may pass, and is nothing to keep
+            raise
         except AudioError as error:
             return 0, 0, str(error)

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError
+from alm_jax.data import archive_bounds
 from alm_jax.data.inputs import files, headers
 
 TEXTS = ('.json', '.txt', '.cls')
@@ -51,18 +52,24 @@ def scan(path: pathlib.Path) -> pa.Table:
         # Members of hundreds of kB: larger buffers would only read what is skipped.
         with path.open('rb', buffering=8192) as file:
             _refuse_compressed(path, file)
-            if not file.seek(0, os.SEEK_END):
+            size = file.seek(0, os.SEEK_END)
+            if not size:
                 return SCHEMA.empty_table()
             file.seek(0)
-            with tarfile.open(fileobj=file, mode='r:', encoding='utf-8') as tar:
+            with tarfile.open(
+                fileobj=file, mode='r:', encoding='utf-8', tarinfo=archive_bounds.CheckedInfo
+            ) as tar:
                 while (info := tar.next()) is not None:
                     tar.members.clear()  # else every header stays in memory
                     name = info.name.encode('utf-8', 'surrogateescape')
                     last = name.decode('utf-8', 'backslashreplace').removeprefix('./')
+                    archive_bounds.check_member(info, size)
                     for column, value in zip(rows.values(), _row(file, info, last) or ()):
                         column.append(value)
                 _check_end(file, tar.offset)
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+    except ConfigError:
+        raise
+    except archive_bounds.MALFORMED as error:
         after = f'after member {last!r}' if last else 'before its first member'
         raise ConfigError(
             f'{path} is cut off or damaged {after} ({error}). Fetch it again.'
@@ -82,6 +89,8 @@ def _row(file: io.BufferedReader, info: tarfile.TarInfo, name: str) -> tuple | N
     if not info.isreg() or info.issparse():
         return *place, 0, 0, b'', _NOT_PLAIN
     window = files.Window(file.fileno(), info.offset_data, info.size)
+    if is_text(name) and info.size > files.LARGEST_TEXT:
+        return *place, 0, 0, b'', f'{info.size} bytes long, of which {files.LARGEST_TEXT} are read'
     if is_text(name):
         text = window.read(info.size)
         if len(text) < info.size:
