@@ -123,7 +123,8 @@ def use_own_data(config: ConfigDict, folder: str, captions: str) -> None:
     query = urllib.parse.urlencode({'captions': captions, 'split': 'validation'})
     name = f'folder:{folder}?{query}'
     data_dir = location.data_dir(config.data.dir)
-    sources.open_source(entry, data_dir)  # a mistake in any split is told before the first step
+    # A mistake in any split is told before the first step.
+    sources.open_source(entry, data_dir, max_bad_share=loader.bad_share(config))
     try:
         enough = len(sources.open_source(name, data_dir)) >= 2
     except ConfigError as error:

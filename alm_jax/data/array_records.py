@@ -3,7 +3,6 @@
 They are read here directly: opening one costs milliseconds and needs no TensorFlow.
 """
 
-import json
 import os
 import pathlib
 import re
@@ -14,15 +13,20 @@ import numpy as np
 import pyarrow as pa
 from absl import logging
 from array_record.python import array_record_module
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 from tensorflow_datasets.proto import tf_example_pb2
 
+from alm_jax import json_text
+from alm_jax.audio.decode import AudioError
 from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data import index, record
 
 _SHARD = re.compile(r'-(?P<split>[^-]+)\.array_record-(?P<shard>\d{5})-of-(?P<count>\d{5})$')
 OPEN_SHARDS = 128  # at once: a corpus has thousands, a process some hundred handles
 _RECORDS_A_READ = 64  # while building columns: bounds memory to tens of MB
+_REASON = 200  # letters
+# What reading and parsing a damaged record raises.
+_DAMAGE = (RuntimeError, ValueError, LookupError, TypeError, DecodeError)
 
 
 class ArrayRecords:
@@ -31,20 +35,28 @@ class ArrayRecords:
     def __init__(self, folder_path: pathlib.Path, split: str):
         self._paths = shards(folder_path, split)
         self._open: tuple[int, dict] = (0, {})
-        self.index = _cached_index(folder_path, split, self._paths, self._all_records)
         counts = _shard_lengths(folder_path, split)
+        told = counts if len(counts) == len(self._paths) else [None] * len(self._paths)
+        self.index = _cached_index(folder_path, split, self._paths, lambda: self._all_records(told))
         if len(counts) != len(self._paths) or sum(counts) != len(self.index):
-            counts = [self._reader(shard).num_records() for shard in range(len(self._paths))]
+            counts = [self._count(shard) for shard in range(len(self._paths))]
         self._starts = np.concatenate([[0], np.cumsum(counts)])
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def read(self, row: int) -> dict[str, Any]:
-        """Record ``row``; FLAC audio stays bytes."""
-        shard = int(np.searchsorted(self._starts, row, side='right')) - 1
-        serialized = self._reader(shard).read([row - int(self._starts[shard])])[0]
-        return parse_example(serialized)
+        """Record ``row``; FLAC audio stays bytes.
+
+        Raises:
+          AudioError: the record is damaged; names its shard.
+        """
+        shard = self._shard(row)
+        return self._parsed(shard, row - int(self._starts[shard]))
+
+    def shard(self, row: int) -> str:
+        """The name of the shard that holds record ``row``."""
+        return self._paths[self._shard(row)].name
 
     def __reduce__(self) -> tuple:
         return ArrayRecords._again, (self._paths, self.index, self._starts)
@@ -77,18 +89,53 @@ class ArrayRecords:
             readers[shard] = reader
         return reader
 
-    def _all_records(self) -> Iterator[dict[str, Any]]:
-        for shard in range(len(self._paths)):
-            reader = self._reader(shard)
-            for start in range(0, reader.num_records(), _RECORDS_A_READ):
-                stop = min(start + _RECORDS_A_READ, reader.num_records())
-                yield from map(parse_example, reader.read(start, stop))
+    def _shard(self, row: int) -> int:
+        return int(np.searchsorted(self._starts, row, side='right')) - 1
+
+    def _parsed(self, shard: int, row: int) -> dict[str, Any]:
+        try:
+            return parse_example(self._reader(shard).read([row])[0])
+        except _DAMAGE as error:
+            reason = str(error).split(';')[0][:_REASON]
+            message = f'{self._paths[shard]}: record {row} is damaged ({reason}).'
+            raise AudioError(message) from error
+
+    def _count(self, shard: int) -> int:
+        """Records of a shard. Raises ConfigError: it is cut off, or no ArrayRecord file."""
+        reader = self._reader(shard)
+        # Without its end, where the number stands, it opens nevertheless, and says 0.
+        if not reader.ok() or not reader.num_records():
+            raise ConfigError(
+                f'{self._paths[shard]} is cut off or damaged: no record can be found in it. Fetch '
+                'it again, or delete the folder and prepare the dataset again.'
+            )
+        return reader.num_records()
+
+    def _all_records(self, told: Sequence[int | None]) -> Iterator[dict[str, Any]]:
+        """All that the index is made from; of a damaged record its place alone."""
+        for shard, expected in enumerate(told):
+            count = self._count(shard) if expected != 0 else 0
+            for start in range(0, count, _RECORDS_A_READ):
+                stop = min(start + _RECORDS_A_READ, count)
+                try:
+                    found = list(map(parse_example, self._reader(shard).read(start, stop)))
+                except _DAMAGE:
+                    found = [self._whatever(shard, row) for row in range(start, stop)]
+                yield from found
+
+    def _whatever(self, shard: int, row: int) -> dict[str, Any]:
+        try:
+            return self._parsed(shard, row)
+        except AudioError as error:  # as will happen again to whoever reads it
+            logging.warning('%s', error)
+            return {**record.DEFAULTS, 'id': f'{self._paths[shard].name}/{row}'}
 
 
 def _shard_lengths(folder_path: pathlib.Path, split: str) -> list[int]:
     """Records of each shard as dataset_info.json tells; [] where it does not."""
     try:
-        info = json.loads((folder_path / 'dataset_info.json').read_text(encoding='utf-8'))
+        content = (folder_path / 'dataset_info.json').read_bytes()
+        info = json_text.parse(content, 'dataset_info.json')
         found = [s['shardLengths'] for s in info['splits'] if s['name'] == split]
         return [int(length) for lengths in found for length in lengths]
     except (OSError, ValueError, KeyError, TypeError):
@@ -113,8 +160,16 @@ class Joined:
 
     def read(self, row: int) -> dict[str, Any]:
         """Record ``row``, counted over all parts."""
-        part = int(np.searchsorted(self._starts, row, side='right')) - 1
+        part = self._part(row)
         return self._parts[part].read(row - int(self._starts[part]))
+
+    def shard(self, row: int) -> str:
+        """The name of the shard that holds record ``row``."""
+        part = self._part(row)
+        return self._parts[part].shard(row - int(self._starts[part]))
+
+    def _part(self, row: int) -> int:
+        return int(np.searchsorted(self._starts, row, side='right')) - 1
 
 
 def shards(folder_path: pathlib.Path, split: str) -> list[pathlib.Path]:

@@ -163,7 +163,8 @@ class BatchMaker:
     def _bad(self, row: plan.Row, data_step: int, error: Exception) -> BadRecord:
         dataset = self.sources[row.records[0][0]]
         ids = ', '.join(self.sources[d].id(i) for d, i in row.records)
-        return BadRecord(dataset.name, ids, ' '.join(str(error).split()), data_step)
+        shard = dataset.shard(row.records[0][1])
+        return BadRecord(dataset.name, ids, ' '.join(str(error).split()), data_step, shard)
 
     def _names(self, row: plan.Row) -> str:
         names = [f'{self.sources[d].id(i)!r} of {self.sources[d].name}' for d, i in row.records]

@@ -14,6 +14,7 @@ from alm_jax.config import ConfigError
 from alm_jax.data import english, lexicon, temporal
 
 MADE_FROM = ('caption', 'keywords', 'transcript')
+LONGEST = 1 << 16  # characters: what an hour of speech may be transcribed with
 _MAX_KEYWORDS = 5
 # Control characters, and invisible ones that only split words; every kind of space is one space.
 _CONTROL = re.compile(r'[\x00-\x1f\x7f-\x9f\u2028\u2029]')
@@ -45,6 +46,18 @@ _SAID = (
 
 class TextError(ConfigError):
     """A record whose text cannot be used; the message says what it lacks."""
+
+
+def refuse_long(record: Mapping[str, Any]) -> None:
+    """Raises TextError for a text of more than LONGEST characters: a mistake, not a caption.
+
+    Whatever looks at texts may take long over such a one.
+    """
+    parts = [part for name in ('turns', 'times') for part in record[name]]
+    texts = [text for part in parts for text in part.values() if isinstance(text, str)]
+    texts += [record['label'], record['transcript'], *record['captions'], *record['tags']]
+    if (longest := max(map(len, texts))) > LONGEST:
+        raise TextError(f'the record has a text of {longest} characters; at most {LONGEST}.')
 
 
 class Caption(NamedTuple):

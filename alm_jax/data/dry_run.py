@@ -122,6 +122,9 @@ def dry_run(config: ConfigDict, steps: int, vectors_a_second: float = 25.0) -> s
       ConfigError: whatever the user can mend.
     """
     config_lib.validate(config)
+    share = config.data.max_bad_share
+    config = copy.deepcopy(config)
+    config.data.max_bad_share = 1.0
     front_end = config_lib.choose(
         presets.PRESETS, config.front_end.preset, where='front_end.preset'
     )
@@ -155,7 +158,7 @@ def dry_run(config: ConfigDict, steps: int, vectors_a_second: float = 25.0) -> s
         '',
         *_length_lines(batches, planned, front_end.sampling_rate),
         *texts,
-        *_skipped_lines(config, read, skipped, reasons),
+        *_skipped_lines(share, opened, read, skipped, reasons),
         *_speed_lines(config, batches, planned),
     ]
     return '\n'.join(lines) + '\n'
@@ -165,8 +168,6 @@ def _batches(
     config: ConfigDict, steps: int, options: Mapping[str, Any], bad: pathlib.Path
 ) -> tuple[Batches, int, int]:
     """(what the batches are, records read, records skipped)."""
-    config = copy.deepcopy(config)
-    config.data.max_bad_share = 1.0
     seen = Batches()
     began = time.perf_counter()
     made = loader.batches(config, **options, quarantine=bad)
@@ -297,19 +298,26 @@ def _text_lines(batches: Batches, counted: str) -> list[str]:
 
 
 def _skipped_lines(
-    config: ConfigDict, read: int, skipped: int, reasons: list[tuple[str, str, str]]
+    share: float,
+    opened: Sequence[sources.Source],
+    read: int,
+    skipped: int,
+    reasons: list[tuple[str, str, str]],
 ) -> list[str]:
-    lines = [f'skipped   {skipped} of {read:,} records that were read']
+    left_out = [source.left_out for source in opened if source.left_out]
+    unread = sum(map(len, left_out))
+    lines = [f'skipped   {skipped - unread} of {read:,} records that were read']
+    if unread:
+        lines[0] += f', and {unread} that could not be listed'
     kinds = collections.Counter(dataset for dataset, _, _ in reasons)
     for dataset, count in kinds.most_common():
         lines.append(f'  {count} different ones of {dataset}')
         of_it = [(i, reason) for name, i, reason in reasons if name == dataset]
         lines += [f'    {i}: {reason}' for i, reason in of_it[:_REASONS]]
         lines += ['    ...'] * (len(of_it) > _REASONS)
-    if skipped > config.data.max_bad_share * max(read, 1000):
-        lines.append(
-            f'  A run would stop: config.data.max_bad_share is {config.data.max_bad_share:g}.'
-        )
+    too_many = any(found.exceeds(share) for found in left_out)
+    if too_many or skipped - unread > share * max(read, 1000):
+        lines.append(f'  A run would stop: config.data.max_bad_share is {share:g}.')
     return lines
 
 

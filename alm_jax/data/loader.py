@@ -126,7 +126,8 @@ def open_mixture(
     if not entries:
         raise ConfigError("config.data.train is empty; name a dataset: ({'name': ...},).")
     data_dir = location.data_dir(config.data.dir)
-    opened = [sources.open_source(entry, data_dir) for entry in entries]
+    share = bad_share(config)
+    opened = [sources.open_source(entry, data_dir, max_bad_share=share) for entry in entries]
     weights = tuple(float(entry.get('weight', 1.0)) for entry in entries)
     if config.data.temperature:
         sizes = np.array([len(source) for source in opened], float)
@@ -174,7 +175,18 @@ def open_effect(config: ConfigDict, kind: str) -> sources.Source | None:
         return None
     if not effect.name:
         raise ConfigError(f'config.data.{kind}.share is {effect.share}, but {kind}.name is empty.')
-    return sources.open_source(effect.name, location.data_dir(config.data.dir))
+    data_dir = location.data_dir(config.data.dir)
+    return sources.open_source(effect.name, data_dir, max_bad_share=bad_share(config))
+
+
+def bad_share(config: ConfigDict) -> float:
+    """What of a dataset may be unusable. Raises ConfigError: config.data.on_bad is no policy."""
+    if config.data.on_bad not in POLICIES:
+        raise ConfigError(
+            f'config.data.on_bad is {config.data.on_bad!r}. '
+            f'{did_you_mean(config.data.on_bad, POLICIES)}'
+        )
+    return config.data.max_bad_share if config.data.on_bad == 'skip' else 0.0
 
 
 def _size(source: sources.Source | None) -> int:
@@ -271,11 +283,6 @@ def batches(
             vectors_of_frames=vectors_of_frames,
         )
     opened, mixture = open_mixture(config, dialogues)
-    if config.data.on_bad not in POLICIES:
-        raise ConfigError(
-            f'config.data.on_bad is {config.data.on_bad!r}. '
-            f'{did_you_mean(config.data.on_bad, POLICIES)}'
-        )
     if config.data.workers < 0 or config.data.prefetch < 1:
         raise ConfigError(
             f'config.data.workers is {config.data.workers} (0 or more) and config.data.prefetch is '
@@ -297,6 +304,9 @@ def batches(
         impulses=open_effect(config, 'reverb'),
     )
     bad = BadRecords(config.data.max_bad_share, quarantine)
+    for source in (*opened, make.noises, make.impulses):
+        if source and source.left_out and process_index == 0:  # all hosts find the same
+            bad.leave_out(source.name, source.left_out)
     if not config.data.workers:
         return Batches(_Threads(make, config.data.prefetch, start_step), bad, make.record_ids)
     made = workers.Workers(

@@ -30,6 +30,7 @@ class RowText:
 
     def of_record(self, example: Record, key: int, is_whole: bool) -> dict[str, Any]:
         """{'caption'} and, as options say, 'negatives' or an instruction: see ``ToWindow``."""
+        captions.refuse_long(example)
         if self.instruction:
             rng = row_keys.generator(key, Purpose.TEXT)
             return _instructed(*instructions.instruct(example, rng, is_whole))
@@ -38,6 +39,8 @@ class RowText:
 
     def of_scene(self, examples: Sequence[Record], key: int, is_overlaid: bool) -> dict[str, Any]:
         """The same for several records heard one after another, or all at once."""
+        for example in examples:
+            captions.refuse_long(example)
         rng = row_keys.generator(key, Purpose.TEXT)
         # A scene may cut any of them, so that none is sure to be whole.
         own = [captions.choose(e, rng, self.keyword_share, is_whole=False).text for e in examples]
@@ -50,6 +53,7 @@ class RowText:
 
     def caption(self, example: Record, key: int, is_whole: bool) -> Caption:
         """The caption of a record, and what it is made from."""
+        captions.refuse_long(example)
         rng = row_keys.generator(key, Purpose.TEXT)
         return captions.choose(example, rng, self.keyword_share, is_whole)
 

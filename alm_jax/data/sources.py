@@ -1,9 +1,11 @@
 """Random access to records: prepared datasets, data of your own, or sounds rendered on the fly.
 
-A reader behind a Source has ``len(reader)``, ``reader.index`` (alm_jax.data.index.Index) and
-``reader.read(row)``, a record whose audio may still be the bytes of an audio file.
+A reader behind a Source has ``len(reader)``, ``reader.index`` (alm_jax.data.index.Index),
+``reader.read(row)``, a record whose audio may still be the bytes of an audio file, and
+``reader.shard(row)``, the file that holds it among others ('' where there is none).
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -17,6 +19,7 @@ from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data import array_records, catalog, location, mapped, record, synthetic
 from alm_jax.data.hygiene import licences
 from alm_jax.data.inputs import entries
+from alm_jax.data.inputs.left_out import LeftOut
 from alm_jax.data.mapped import Mapped
 
 ENTRY_KEYS = ('name', *entries.KINDS, *entries.OPTIONS, 'weight', 'where', 'blocklists')
@@ -34,6 +37,8 @@ class Source:
       index: planning columns of all records of the reader, without reading any audio.
       rows: those of the reader that belong to the source; None is all.
       digest: names the records, for results kept on disk; '' where that is not known.
+      left_out: what should have been records and cannot be used (inputs.left_out.LeftOut); None for
+        data that is prepared. Not known in other processes.
       columns: {field of record.COLUMNS: array [len(source)]}, made when asked for.
     """
 
@@ -44,6 +49,7 @@ class Source:
         self.rows = rows
         self.digest = reader.index.digest if rows is None else digest
         self._reader = reader
+        self.left_out: LeftOut | None = None
         self.columns = Columns(self)
 
     def __reduce__(self) -> tuple:
@@ -72,6 +78,10 @@ class Source:
     def id(self, i: int) -> str:
         """The id of record ``i``."""
         return self.index.value('id', self.row(i))
+
+    def shard(self, i: int) -> str:
+        """The file that holds record ``i`` among others; '' where it has one of its own."""
+        return self._reader.shard(self.row(i))
 
     def where(
         self, condition: Mapping[str, Any], cache_dir: str | os.PathLike | None = None
@@ -115,15 +125,18 @@ class Source:
         """The source with the rows of the index that ``find`` gives and that it has already."""
         digest = hashlib.sha256(f'{self.digest} {what}'.encode()).hexdigest() if self.digest else ''
         path = pathlib.Path(cache_dir or '', digest, 'rows.npy')
+        rows = None
         if keep := bool(cache_dir and digest and len(self) >= _KEEP_FROM):
-            try:
-                return Source(self.name, self._reader, Mapped(path), digest)
-            except FileNotFoundError:
-                pass
-        rows = find()
-        if self.rows is not None:
-            rows = np.intersect1d(rows, self.rows)
-        return Source(self.name, self._reader, mapped.save(path, rows) if keep else rows, digest)
+            with contextlib.suppress(FileNotFoundError):
+                rows = Mapped(path)
+        if rows is None:
+            rows = find()
+            if self.rows is not None:
+                rows = np.intersect1d(rows, self.rows)
+            rows = mapped.save(path, rows) if keep else rows
+        kept = Source(self.name, self._reader, rows, digest)
+        kept.left_out = self.left_out
+        return kept
 
     def sorted_indices(self) -> np.ndarray:
         """Indices in the order of record ids (code point order): the order of every evaluation."""
@@ -158,6 +171,8 @@ def open_source(
     name: str | Mapping[str, Any],
     data_dir: str | os.PathLike,
     where: Mapping[str, Any] | None = None,
+    *,
+    max_bad_share: float | None = None,
 ) -> Source:
     """Opens a dataset.
 
@@ -168,9 +183,12 @@ def open_source(
         config.data.train: {'name': ..., 'where': {...}}, {'tars': ..., 'split': ...} and so on.
       data_dir: where prepared datasets and the listings of other data live.
       where: see ``Source.where``; added to that of an entry.
+      max_bad_share: of data of one's own, what may be left out because it cannot be used. None:
+        nothing of what a manifest names, of the other forms all but one record.
 
     Raises:
       ConfigError: the dataset, config or split does not exist; says how to prepare or spell it.
+        More cannot be used than may be; names the worst shard, and examples.
     """
     entry = {'name': name} if isinstance(name, str) else dict(name)
     for key in entry:
@@ -188,6 +206,8 @@ def open_source(
         )
     is_named = kinds == ['name']
     source = _open_named(entry, data_dir) if is_named else _open_own(kinds[0], entry, data_dir)
+    if source.left_out:
+        _judge(source.name, kinds[0], source.left_out, max_bad_share)
     plans = plans_dir(data_dir)
     for condition in (entry.get('where'), where):
         if condition:
@@ -208,7 +228,17 @@ def _open_own(kind: str, entry: Mapping[str, Any], data_dir: str | os.PathLike) 
     title, reader, rows = entries.opened(kind, entry, location.data_dir(os.fspath(data_dir)))
     split = entry.get('split', '')
     digest = hashlib.sha256(f'{reader.index.digest} split {split}'.encode()).hexdigest()
-    return Source(f'{title}:{split}' if split else title, reader, rows, digest)
+    source = Source(f'{title}:{split}' if split else title, reader, rows, digest)
+    source.left_out = reader.listing.left_out.of(split, len(source))
+    return source
+
+
+def _judge(name: str, kind: str, found: LeftOut, max_share: float | None) -> None:
+    if max_share is None:
+        max_share = 0.0 if kind == 'folder' else 1.0
+    if found.exceeds(max_share):
+        allowed = f', more than config.data.max_bad_share ({max_share:g}) allows' * bool(max_share)
+        raise found.error(name, allowed)
 
 
 def _open_named(entry: Mapping[str, Any], data_dir: str | os.PathLike) -> Source:

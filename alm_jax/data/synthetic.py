@@ -198,6 +198,10 @@ class SyntheticScenes:
     def __len__(self) -> int:
         return SIZES[self._split]
 
+    def shard(self, row: int) -> str:
+        """None: nothing is stored."""
+        return ''
+
     def read(self, row: int) -> dict[str, Any]:
         events, _ = self._scene(row)
         return {**self._fields(row), 'audio': render_scene(events)}

@@ -134,6 +134,9 @@ class Flaky:
     def id(self, i):
         return self.source.id(i)
 
+    def shard(self, i):
+        return self.source.shard(i)
+
     def read(self, i):
         self.reads += 1
         if self.reads <= self.failures:

@@ -186,7 +186,7 @@ def test_a_file_changed_to_text_is_named_when_it_is_read(root, opened):
         ([{'file': '', 'caption': 'A dog.'}], "row 2: column 'file' is empty"),
         ([{'file': '/etc/passwd', 'caption': 'A dog.'}], 'outside the folder'),
         ([{'file': '../dog.wav', 'caption': 'A dog.'}], 'outside the folder'),
-        ([{'file': 'note.wav', 'caption': 'A dog.'}], 'note.wav is not audio'),
+        ([{'file': 'note.wav', 'caption': 'A dog.'}], 'row 2: note.wav (Format not recognised.)'),
         ([{'file': 'dog.wav', 'caption': 'A dog.', 'split': 'tset'}], "Did you mean 'test'"),
         ([], 'holds no row'),
         (
@@ -210,7 +210,7 @@ def test_mistakes_in_rows_are_named(root, opened, rows, message):
 def test_missing_files_are_counted_and_the_first_five_listed(root, opened):
     rows = [{'file': f'{i}.wav', 'caption': 'A dog.'} for i in range(8)]
     write_csv(root / 'my.csv', [{'file': 'dog.wav', 'caption': 'A dog.'}, *rows])
-    with pytest.raises(ConfigError, match='8 of 9 files') as error:
+    with pytest.raises(ConfigError, match='8 of 9 records') as error:
         opened()
     assert [f'row {i + 3}: {i}.wav' in str(error.value) for i in range(8)] == [True] * 5 + [
         False

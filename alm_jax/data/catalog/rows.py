@@ -4,16 +4,21 @@ import ast
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
+from alm_jax import json_text
 from alm_jax.config import ConfigError, did_you_mean
 
 _PIECE = 1 << 20  # characters of a JSON file in memory, beyond one element
 _CELL = 64 << 20  # characters of the longest cell
+_LISTED = 1 << 20  # characters of a list in a cell
+_QUOTED = r"""(?:'(?:[^'\\\n]|\\.)*+'|"(?:[^"\\\n]|\\.)*+")"""
+_TEXT_LIST = re.compile(rf'\[\s*+(?:{_QUOTED}\s*+(?:,\s*+{_QUOTED}\s*+)*+,?\s*+)?+\]')
 
 
 class Row(dict):
@@ -62,12 +67,14 @@ class Row(dict):
 
     def listed(self, column: str) -> list[str]:
         """The texts of a list that a cell holds as Python writes it: "['dog', 'bark']" or ''."""
+        text = self.text(column) or '[]'
+        # Python's parser sees nothing but a flat list of quoted texts: all else could exhaust it.
+        if len(text) > _LISTED or not _TEXT_LIST.fullmatch(text):
+            raise self.error(column, "expected a list of texts such as ['dog', 'bark']")
         try:
-            value = ast.literal_eval(self.text(column) or '[]')
-        except (ValueError, SyntaxError, MemoryError, RecursionError) as error:
-            raise self.error(column, "expected a list such as ['dog', 'bark']") from error
-        if not isinstance(value, list) or not all(isinstance(part, str) for part in value):
-            raise self.error(column, 'expected a list of texts')
+            value = ast.literal_eval(text)
+        except (ValueError, SyntaxError) as error:  # an escape that is none
+            raise self.error(column, "expected a list of texts such as ['dog', 'bark']") from error
         return [part.strip() for part in value if part.strip()]
 
     def rows(self, column: str) -> list['Row']:
@@ -82,6 +89,15 @@ class Row(dict):
         return ConfigError(f'{self.where}: {column!r} is {self[column]!r:.200}; {reason}.')
 
 
+# (place, mistake): what becomes of a row that is wrong while those around it may be right. By
+# default the mistake is raised.
+LeaveOut = Callable[[str, ConfigError], None]
+
+
+def _refuse(_: str, error: ConfigError) -> None:
+    raise error
+
+
 def read_csv(
     file: IO[bytes],
     name: str,
@@ -92,6 +108,7 @@ def read_csv(
     required: Sequence[str] = (),
     comment: str = '',
     skip_spaces: bool = False,
+    leave_out: LeaveOut = _refuse,
 ) -> Iterator[Row]:
     """Rows of a CSV or TSV.
 
@@ -104,10 +121,13 @@ def read_csv(
       required: columns that must be there.
       comment: lines that begin with it are not data, '' is none.
       skip_spaces: whether a space after the delimiter is no part of the cell: 'a, "b,c"'.
+      leave_out: see ``LeaveOut``.
     """
     csv.field_size_limit(_CELL)
     encoding = 'utf-8-sig' if encoding == 'utf-8' else encoding
-    text = io.TextIOWrapper(file, encoding, newline='')
+    # What is not UTF-8 is found row by row, not for a whole piece of the file.
+    errors = 'surrogateescape' if encoding == 'utf-8-sig' else 'strict'
+    text = io.TextIOWrapper(file, encoding, errors, newline='')
     lines = _Lines(text, comment)
     quoting = csv.QUOTE_NONE if delimiter == '\t' else csv.QUOTE_MINIMAL
     reader = csv.reader(
@@ -116,6 +136,8 @@ def read_csv(
     try:
         with text:
             header = list(columns) or [cell.strip() for cell in next(reader, [])]
+            if not _is_text(header):
+                raise ConfigError(f'{name}, row {lines.number}: not utf-8 text.')
             for column in required:
                 if column not in header:
                     raise ConfigError(
@@ -125,14 +147,28 @@ def read_csv(
                 if not cells:
                     continue
                 where = f'{name}, row {lines.number}'
+                if not _is_text(cells):
+                    leave_out(where, ConfigError(f'{where}: not utf-8 text.'))
+                    continue
                 if len(cells) != len(header):
-                    raise ConfigError(f'{where}: {len(cells)} cells; expected {len(header)}.')
+                    wrong = f'{where}: {len(cells)} cells; expected {len(header)}.'
+                    leave_out(where, ConfigError(wrong))
+                    continue
                 yield Row(dict(zip(header, cells)), where)
     except UnicodeDecodeError as error:
         reason = f'not {encoding} text, at row {lines.number + 1} or a little after'
         raise ConfigError(f'{name}: {reason}.') from error
     except csv.Error as error:
         raise ConfigError(f'{name}, row {lines.number}: {error}.') from error
+
+
+def _is_text(cells: Sequence[str]) -> bool:
+    """Whether there is no half of a surrogate pair, as what is not UTF-8 becomes."""
+    text = ''.join(cells)
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
 
 
 class _Lines:
@@ -148,18 +184,21 @@ class _Lines:
                 yield line
 
 
-def read_jsonl(file: IO[bytes], name: str) -> Iterator[Row]:
-    """The objects of a JSONL file; empty lines are none."""
+def read_jsonl(file: IO[bytes], name: str, *, leave_out: LeaveOut = _refuse) -> Iterator[Row]:
+    """The objects of a JSONL file; empty lines are none. For ``leave_out`` see ``LeaveOut``."""
     with file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(iter(lambda: file.readline(_CELL + 1), b''), start=1):
             where = f'{name}, row {number}'
+            if len(line) > _CELL:
+                raise ConfigError(f'{where}: longer than {_CELL} bytes; no JSONL file?')
             if not line.strip():
                 continue
             try:
-                value = json.loads(line)
-            except ValueError as error:
-                raise ConfigError(f'{where}: not JSON ({error}).') from error
-            yield as_row(value, where)
+                row = as_row(whole_text(json_text.parse(line, where), line), where)
+            except ConfigError as error:
+                leave_out(where, error)
+                continue
+            yield row
 
 
 def read_parquet(file: IO[bytes], name: str) -> Iterator[Row]:
@@ -179,9 +218,16 @@ def json_value(file: IO[bytes], name: str) -> Any:
     """The value of a whole JSON file; closed at the end."""
     try:
         with io.TextIOWrapper(file, 'utf-8-sig') as text:
-            return json.load(text)
-    except ValueError as error:
+            return json_text.parse(text.read(), name)
+    except UnicodeDecodeError as error:
         raise ConfigError(f'{name}: not JSON ({error}).') from error
+
+
+def whole_text(value: Any, content: bytes) -> Any:
+    """A JSON value of ``content`` with '?' for half of a surrogate pair, which cannot be stored."""
+    if b'\\ud' not in content.lower():
+        return value
+    return json.loads(json.dumps(value, ensure_ascii=False).encode(errors='replace'))
 
 
 def as_row(value: Any, where: str) -> Row:
@@ -268,12 +314,15 @@ class _Scanner:
         while True:
             try:
                 value, end = self._decoder.raw_decode(self._buffer, self._at)
+            except RecursionError:
+                raise self._damaged('it is nested too deeply') from None
             except ValueError as error:
                 if self._ended:
                     raise self._damaged(str(error)) from error
             else:
                 # A number at the end of the piece may go on in the next.
                 if end < len(self._buffer) or self._ended:
+                    json_text.check_depth(value, self._buffer[self._at : end], self._name)
                     self._at = end
                     return value
             self._more()

@@ -1,13 +1,14 @@
 """What a user's columns and keys say of a recording, as fields of a record."""
 
-import json
 import pathlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from alm_jax import json_text
 from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data import record
+from alm_jax.data.catalog import rows
 from alm_jax.data.catalog.rows import Row
 
 SPLITS = ('train', 'validation', 'test')
@@ -113,14 +114,19 @@ def completed(
     """
     fields = {'kind': 'sound', 'package': package, 'source': source, **found, 'id': id}
     split = fields.pop('split', '')
-    # Of the name in the collection, so that moving or renaming it moves no record.
-    name = found.get('group') or found.get('recording_id') or name or id
-    split = split or record.split_by_hash(name)
+    split = split or split_for(found, name or id)
     fields.setdefault('recording_id', f'{package}/{id}')
     fields.setdefault('group', fields['recording_id'])
     samples, rate = size
     sizes = {'num_samples': samples, 'rate': rate, 'duration': samples / rate}
     return {name: value for name, value in (fields | sizes).items() if value}, split
+
+
+def split_for(found: Mapping[str, Any], name: str) -> str:
+    """The split of what ``described`` found, of a recording with this name in its collection."""
+    # Of the name in the collection, so that moving or renaming it moves no record.
+    own = found.get('group') or found.get('recording_id') or name
+    return found.get('split') or record.split_by_hash(own)
 
 
 def split_of(path: pathlib.PurePath) -> str:
@@ -159,15 +165,8 @@ def keys_of(row: Row) -> str:
 
 def load_json(content: bytes, where: str) -> Row:
     """The object of a JSON file. Raises ConfigError when it is none."""
-    try:
-        value = json.loads(content)
-    except ValueError as error:
-        raise ConfigError(f'{where}: not JSON ({error}).') from error
-    if not isinstance(value, dict):
-        raise ConfigError(f'{where}: {value!r:.100}; expected an object.')
-    if b'\\ud' in content.lower():  # half of a surrogate pair is no text that can be stored
-        value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors='replace'))
-    return Row(value, where)
+    value = json_text.parse_object(content, where)
+    return Row(rows.whole_text(value, content), where)
 
 
 def load_lines(content: bytes, where: str) -> list[str]:

@@ -8,6 +8,7 @@ of a listing lie in ``data_dir``/indexes, which may be deleted at any time:
   NAME.index.arrow    planning columns (alm_jax.data.index)
   NAME.records.arrow  all other fields as JSON, and the numbers that say where the audio is
   NAME.SPLIT.npy      the rows of a split
+  NAME.left_out.jsonl what is named but cannot be used, and why
 """
 
 import atexit
@@ -29,11 +30,11 @@ from absl import logging
 from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data import index, mapped, record
 from alm_jax.data.inputs import fields as fields_of
+from alm_jax.data.inputs import left_out
 from alm_jax.data.inputs.files import digest
 
-VERSION = 1  # of what is written, and of how metadata is read
+VERSION = 2  # of what is written, and of how metadata is read
 _BATCH = 1 << 14
-_NAMES_TOLD = 3
 _HINT = f'caption=NAME says what holds the captions; caption={fields_of.NO_CAPTION} does without.'
 
 
@@ -45,35 +46,13 @@ class Entry(NamedTuple):
     place: Sequence[int] = ()
 
 
-class Notes:
-    """What is left out of a listing: how many for each reason, and the first names."""
-
-    def __init__(self):
-        self.counts: dict[str, int] = {}
-        self._names: dict[str, list[str]] = {}
-
-    def add(self, reason: str, name: str) -> None:
-        """Counts one more."""
-        self.counts[reason] = self.counts.get(reason, 0) + 1
-        names = self._names.setdefault(reason, [])
-        if len(names) < _NAMES_TOLD:
-            names.append(name)
-
-    def lines(self) -> list[str]:
-        """'12 audio files without text: a.wav, b.wav, c.wav, ...'."""
-        made = []
-        for reason, count in self.counts.items():
-            more = ', ...' * (count > len(self._names[reason]))
-            made.append(f'{count} {reason}: {", ".join(self._names[reason])}{more}')
-        return made
-
-
 class Listing:
     """An opened listing. Other processes open the same files.
 
     Attributes:
       index: planning columns of all records.
       notes: what was left out, as lines of text.
+      left_out: what of it should have been a record.
       splits: records of each split.
     """
 
@@ -83,6 +62,9 @@ class Listing:
         about = json.loads(path.read_bytes())
         self.notes: list[str] = about['notes']
         self.splits: dict[str, int] = about['splits']
+        self.left_out = left_out.LeftOut(
+            _beside(path, 'left_out.jsonl'), about['left_out'], sum(self.splits.values())
+        )
         self.index = index.Index.open(_beside(path, 'index.arrow'))
         with pa.memory_map(os.fspath(_beside(path, 'records.arrow'))) as file:
             table = pa.ipc.open_file(file).read_all()
@@ -124,10 +106,19 @@ class Listed:
     """The reader behind a Source: a listing, and how its audio is got."""
 
     def __init__(self, listing: Listing, fetch: Callable[..., bytes | pathlib.Path]):
-        """``fetch(fields, *place)`` gives a record's audio file: its content, or its path."""
+        """
+        Args:
+          listing: what there is.
+          fetch: fetch(fields, *place) gives a record's audio file: its content, or its path;
+            fetch.shard(*place) names the file that holds it among others, or is ''.
+        """
         self.listing = listing
         self.index = listing.index
         self._fetch = fetch
+
+    def shard(self, row: int) -> str:
+        """The file that holds record ``row`` among others; '' where it has one of its own."""
+        return self._fetch.shard(*self.listing.place(row))
 
     def __reduce__(self) -> tuple:
         return Listed, (self.listing, self._fetch)
@@ -157,7 +148,7 @@ def folder(data_dir: str | os.PathLike) -> pathlib.Path:
 def opened(
     path: pathlib.Path,
     title: str,
-    entries: Callable[[Notes], Iterator[Entry]],
+    entries: Callable[[left_out.Notes], Iterator[Entry]],
     numbers: Sequence[str] = (),
 ) -> Listing:
     """The listing of the file ``path``, made when it is not there.
@@ -196,18 +187,20 @@ def path_of(place: pathlib.Path, kind: str, *parts: object) -> pathlib.Path:
 def _write(
     path: pathlib.Path,
     title: str,
-    entries: Callable[[Notes], Iterator[Entry]],
+    entries: Callable[[left_out.Notes], Iterator[Entry]],
     numbers: Sequence[str],
 ) -> None:
-    notes = Notes()
     splits: dict[str, list[np.ndarray]] = {}
     schema = pa.schema([('fields', pa.binary()), *((name, pa.int64()) for name in numbers)])
     part = path.with_name(f'{path.name}.{uuid.uuid4().hex}.part')
+    part_of_bad = part.with_suffix('.bad.part')
     try:
         with (
             pa.OSFile(os.fspath(part), 'wb') as file,
             pa.ipc.new_file(file, schema) as writer,
+            part_of_bad.open('w', encoding='utf-8') as bad,
         ):
+            notes = left_out.Notes(bad)
             rows = _written(entries(notes), writer, schema, splits)
             index.write(_beside(path, 'index.arrow'), rows, made_from=path.stem)
         if not splits:
@@ -216,11 +209,14 @@ def _write(
         for split, places in splits.items():
             mapped.save(_beside(path, f'{split}.npy'), np.concatenate(places))
         os.replace(part, _beside(path, 'records.arrow'))
+        os.replace(part_of_bad, _beside(path, 'left_out.jsonl'))
         counts = {split: sum(map(len, places)) for split, places in splits.items()}
-        part.write_text(json.dumps({'notes': notes.lines(), 'splits': counts}))
+        about = {'notes': notes.lines(), 'splits': counts, 'left_out': notes.counts()}
+        part.write_text(json.dumps(about))
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+        part_of_bad.unlink(missing_ok=True)
 
 
 def _written(

@@ -7,14 +7,17 @@ validation or test), ``recording_id`` (cuts of one recording share it) and other
 column a hash of the recording id decides (80 % train, 10 % validation, 10 % test), so a record
 added later moves no other.
 
-A manifest says what must be there, so a file that is missing or no audio is an error. While the
-listing is made, about 800 bytes a record are held in memory; afterwards none.
+A manifest says what must be there: a row that cannot be used (its file is missing, no audio or
+outside the folder, a text is empty or not UTF-8, another row of the file says otherwise) is an
+error, unless rows may be skipped, as in training. What is wrong with the manifest as a whole, such
+as a missing column, always is. While the listing is made, about 800 bytes a record are held in
+memory; afterwards none.
 """
 
 import json
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +26,11 @@ from absl import logging
 from alm_jax.config import ConfigError, did_you_mean
 from alm_jax.data.catalog import rows
 from alm_jax.data.catalog.rows import Row
-from alm_jax.data.inputs import fields, files, headers, listing
+from alm_jax.data.inputs import fields, files, headers, left_out, listing
 from alm_jax.data.inputs.tree import Fetch, folder_of
 
 FILE = ('file', 'file_name', 'filename', 'path', 'filepath')
-_LISTED = 5  # mistakes in one message
+BAD_ROW, BAD_AUDIO = 'rows that cannot be used', 'files that cannot be read as audio'
 
 
 def open_folder(
@@ -37,7 +40,7 @@ def open_folder(
     captions: str | os.PathLike,
     caption: str | Sequence[str] = '',
 ) -> listing.Listed:
-    """Opens a folder with a manifest.
+    """Opens a folder with a manifest; what cannot be used of it is left out, and told.
 
     Args:
       folder: the folder.
@@ -58,22 +61,23 @@ def open_folder(
     kind = f'folder-{files.digest(listing.VERSION, key, state, caption)}'
     for path in sorted(place.glob(f'{kind}-*.json')):
         found = listing.existing(path)
-        if found and path == listing.path_of(place, kind, _stats_of(root, _ids(found))):
+        if found and path == listing.path_of(place, kind, _state(root, _names(found))):
             return listing.Listed(found, Fetch(root))
-    by_file = _read(root, manifest, caption)
-    stats = _stats_of(root, by_file)
-    _check_files(root, manifest, by_file, stats)
+    by_file, bad = _read(root, manifest, caption)
 
-    def entries(notes: listing.Notes) -> Iterator[listing.Entry]:
+    def entries(notes: left_out.Notes) -> Iterator[listing.Entry]:
+        for where, reason in bad:
+            notes.leave_out(BAD_ROW, where, reason)
+        stats = files.stats(os.path.join(root, name) for name in by_file)
         sizes = headers.Headers(root, place / f'headers-{key}.arrow').of(list(by_file), stats)
         for (name, packed), (samples, rate, problem) in zip(by_file.items(), sizes):
             found = json.loads(packed)
             row = found.pop('row')
             if problem:
-                raise ConfigError(
-                    f'{manifest}, row {row}: {root / name} is not audio that can be read '
-                    f'({problem}).'
-                )
+                split = fields.split_for(found, name)
+                told = f'row {row}: {name} ({problem})'
+                notes.leave_out(BAD_AUDIO, name, told, split=split)
+                continue
             made = fields.completed(
                 found,
                 id=name,
@@ -83,7 +87,8 @@ def open_folder(
             )
             yield listing.Entry(*made)
 
-    path = listing.path_of(place, kind, stats)
+    names = [*by_file, *(where for where, _ in bad)]
+    path = listing.path_of(place, kind, _state(root, names))
     return listing.Listed(listing.opened(path, str(manifest), entries), Fetch(root))
 
 
@@ -97,37 +102,54 @@ def _find(root: pathlib.Path, manifest: str | os.PathLike) -> pathlib.Path:
     raise ConfigError(f'captions {str(manifest)!r} exists neither here nor in {root}.')
 
 
-def _stats_of(root: pathlib.Path, names: Iterable[str]) -> np.ndarray:
-    return files.stats(os.path.join(root, name) for name in names)
+def _state(root: pathlib.Path, names: Iterable[str]) -> np.ndarray:
+    """Of all that a manifest names, in whatever order."""
+    return files.stats(os.path.join(root, name) for name in sorted(names))
 
 
-def _ids(listed: listing.Listing) -> Iterator[str]:
+def _names(listed: listing.Listing) -> Iterator[str]:
     for _, batch in listed.index.parts('id'):
         yield from batch.column(0).to_pylist()
+    for unusable in listed.left_out:
+        yield unusable.id
 
 
-def _read(root: pathlib.Path, manifest: pathlib.Path, caption: Sequence[str]) -> dict[str, str]:
-    """File -> its fields and first row number, as JSON: a third of the memory of objects."""
+def _read(
+    root: pathlib.Path, manifest: pathlib.Path, caption: Sequence[str]
+) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """What the rows say, and (row, reason) of those that cannot be used.
+
+    The first is file -> its fields and first row number, as JSON: a third of the memory of objects.
+    """
     is_csv = manifest.suffix.lower() == '.csv'
     read = rows.read_csv if is_csv else rows.read_jsonl
     by_file: dict[str, str] = {}
+    bad: list[tuple[str, str]] = []
+
+    def leave_out(where: str, error: ConfigError) -> None:
+        bad.append((where.rsplit(', ', 1)[-1], str(error)))
+
     columns: set[str] = set()
-    for row in read(manifest.open('rb'), str(manifest)):
+    for row in read(manifest.open('rb'), str(manifest), leave_out=leave_out):
         if not columns >= row.keys():
             columns |= row.keys()
             if is_csv:
                 _check_columns(manifest, columns, caption)
-        found = _described(root, row, caption)
-        name = found.pop('file')
-        if name in by_file:
-            found = _merged(manifest, name, json.loads(by_file[name]), found)
+        try:
+            found = _described(root, row, caption)
+            name = found.pop('file')
+            if name in by_file:
+                found = _merged(manifest, name, json.loads(by_file[name]), found)
+        except ConfigError as error:
+            leave_out(row.where, error)
+            continue
         by_file[name] = json.dumps(found)
-    if not by_file:
+    if not by_file and not bad:
         raise ConfigError(f'{manifest} holds no row.')
     ignored = {c for c in columns - {*FILE, *caption} if not fields.is_known(c, caption)}
     if ignored:
         logging.warning('%s: columns not used: %s', manifest, ', '.join(sorted(ignored)))
-    return by_file
+    return by_file, bad
 
 
 def _check_columns(manifest: pathlib.Path, columns: set[str], caption: Sequence[str]) -> None:
@@ -181,17 +203,3 @@ def _merged(
         both = first.get(key, []) + again.get(key, [])
         first[key] = [value for i, value in enumerate(both) if value not in both[:i]]
     return first
-
-
-def _check_files(
-    root: pathlib.Path, manifest: pathlib.Path, by_file: Mapping[str, str], stats: np.ndarray
-) -> None:
-    names = list(by_file)
-    missing = [names[i] for i in np.flatnonzero(stats[:, 0] < 0)]
-    if missing:
-        told = missing[:_LISTED]
-        listed = '\n'.join(f'  row {json.loads(by_file[n])["row"]}: {n}' for n in told)
-        raise ConfigError(
-            f'{manifest}: {len(missing)} of {len(names)} files are not in {root}:\n{listed}'
-            + '\n  ...' * (len(missing) > _LISTED)
-        )

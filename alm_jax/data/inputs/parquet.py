@@ -27,6 +27,7 @@ from alm_jax.data.inputs import (
     fields,
     files,
     headers,
+    left_out,
     listing,
     parquet_schema,
     parquet_values,
@@ -55,6 +56,10 @@ class Fetch:
 
     def __reduce__(self) -> tuple:
         return Fetch, (self._paths, self._times)
+
+    def shard(self, file: int, *_: int) -> str:
+        """The Parquet file."""
+        return self._paths[file]
 
     def __call__(self, _: dict[str, Any], file: int, *place: int) -> bytes:
         value = Value(*place)
@@ -93,7 +98,7 @@ def open_parquet(
         place, 'parquet', list(map(str, paths)), stats, str(base), caption, audio
     )
 
-    def entries(notes: listing.Notes) -> Iterator[listing.Entry]:
+    def entries(notes: left_out.Notes) -> Iterator[listing.Entry]:
         tables = [_Table(file, base, caption, audio) for file in paths]
         columns = {table.column for table in tables}
         if len(columns) > 1:
@@ -145,7 +150,7 @@ class _Table:
         self.column = self._schema.column
 
     def entries(
-        self, number: int, facts: pa.Table, notes: listing.Notes
+        self, number: int, facts: pa.Table, notes: left_out.Notes
     ) -> Iterator[listing.Entry]:
         """``number`` is that of the file in the set."""
         self._names_differ = self._schema.path_of is not None and self._all_names_differ()
@@ -162,8 +167,8 @@ class _Table:
         names = pc.struct_field(names.combine_chunks(), part)
         return pc.count_distinct(names).as_py() == len(names)
 
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        """All cells but the audio, row by row."""
+    def _rows(self) -> Iterator[dict[str, Any] | None]:
+        """All cells but the audio, row by row; None for a row with text that is not UTF-8."""
         columns = self._schema.columns()
         with self._opened() as parquet:
             if not columns:
@@ -190,24 +195,32 @@ class _Table:
         number: int,
         row: int,
         found: dict[str, Any],
-        cells: dict[str, Any],
-        notes: listing.Notes,
+        cells: dict[str, Any] | None,
+        notes: left_out.Notes,
     ) -> listing.Entry | None:
         where = f'{self.path}, row {row}'
+
+        def leave_out(kind: str, name: str, split: str = '') -> None:
+            id, shard = f'{self._name}/{row}', str(self.path)
+            notes.leave_out(kind, id, name, shard, split or self._split)
+
         if problem := found['problem']:
             if problem == _NULL:
-                notes.add(NO_AUDIO, where)
+                leave_out(NO_AUDIO, where)
             else:
-                notes.add(BAD_AUDIO, f'{where} ({problem})')
+                leave_out(BAD_AUDIO, f'{where} ({problem})')
+            return None
+        if cells is None:
+            leave_out(BAD_TEXT, f'{where}: not UTF-8 text.')
             return None
         cells, file = self._schema.cells(cells)
         try:
             described = fields.described(Row(cells, where), self._caption)
         except ConfigError as error:
-            notes.add(BAD_TEXT, str(error))
+            leave_out(BAD_TEXT, str(error))
             return None
         if not described['captions'] and self._caption != (fields.NO_CAPTION,):
-            notes.add(NO_TEXT, where)
+            leave_out(NO_TEXT, where, described.get('split', ''))
             return None
         if self._split:
             described.setdefault('split', self._split)
@@ -220,3 +233,10 @@ class _Table:
             name=file if self._names_differ else '',
         )
         return listing.Entry(*made, (number, *(found[name] for name in Value._fields)))
+
+
+def _plain(row: pa.RecordBatch) -> dict[str, Any] | None:
+    try:
+        return row.to_pylist()[0]
+    except UnicodeDecodeError:
+        return None

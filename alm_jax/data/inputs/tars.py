@@ -18,7 +18,15 @@ import pyarrow as pa
 
 from alm_jax.config import ConfigError
 from alm_jax.data.catalog.rows import Row
-from alm_jax.data.inputs import containers, fields, files, headers, listing, tar_members
+from alm_jax.data.inputs import (
+    containers,
+    fields,
+    files,
+    headers,
+    left_out,
+    listing,
+    tar_members,
+)
 
 _NUMBERS = ('file', 'offset', 'size')
 NO_TEXT, NO_AUDIO = 'audio members without text', 'text members without audio'
@@ -35,6 +43,10 @@ class Fetch:
 
     def __reduce__(self) -> tuple:
         return Fetch, (self._paths, self._times)
+
+    def shard(self, file: int, *_: int) -> str:
+        """The tar."""
+        return self._paths[file]
 
     def __call__(self, _: dict[str, Any], file: int, offset: int, size: int) -> bytes:
         return files.read_at(self._paths[file], self._times[file], offset, size)
@@ -65,7 +77,7 @@ def open_tars(
     stats = files.stats(paths)
     path = listing.path_of(place, 'tars', list(map(str, paths)), stats, str(base), caption, audio)
 
-    def entries(notes: listing.Notes) -> Iterator[listing.Entry]:
+    def entries(notes: left_out.Notes) -> Iterator[listing.Entry]:
         containers.index_all(paths, tar_members.scan, place / 'files')
         for number, tar in enumerate(paths):
             facts = containers.facts(tar, place / 'files')
@@ -85,7 +97,7 @@ class _Tar:
         facts: pa.Table,
         caption: Sequence[str],
         audio: str,
-        notes: listing.Notes,
+        notes: left_out.Notes,
     ):
         self._path = path
         self._name = path.relative_to(base).with_suffix('').as_posix()
@@ -125,7 +137,7 @@ class _Tar:
                 yield entry
         for name in texts:
             if name not in used:
-                self._notes.add(NO_AUDIO, self._title(name))
+                self._leave_out(NO_AUDIO, os.path.splitext(name)[0], self._title(name))
 
     def _recordings(self) -> dict[str, str]:
         """Name without its ending -> member, for every recording, in the tar's order."""
@@ -151,16 +163,17 @@ class _Tar:
     ) -> listing.Entry | None:
         facts, row = self._facts, self._members[name]
         if problem := facts.column('problem')[row].as_py():
-            self._notes.add(BAD_AUDIO, f'{self._title(name)} ({problem})')
+            self._leave_out(BAD_AUDIO, stem, f'{self._title(name)} ({problem})')
             return None
         try:
             meta = self._meta(name, texts)
             found = fields.described(meta, self._caption)
         except ConfigError as error:
-            self._notes.add(BAD_TEXT, str(error))
+            self._leave_out(BAD_TEXT, stem, str(error))
             return None
         if not found['captions'] and self._caption != (fields.NO_CAPTION,):
-            self._notes.add(NO_TEXT, self._title(name) + fields.keys_of(meta))
+            split = found.get('split', '')
+            self._leave_out(NO_TEXT, stem, self._title(name) + fields.keys_of(meta), split)
             return None
         if self._split:
             found.setdefault('split', self._split)
@@ -192,6 +205,10 @@ class _Tar:
             else:
                 row['cls'] = ' '.join(fields.load_lines(content, where))
         return row
+
+    def _leave_out(self, kind: str, stem: str, name: str, split: str = '') -> None:
+        id = f'{self._name}/{stem}'
+        self._notes.leave_out(kind, id, name, str(self._path), split or self._split)
 
     def _title(self, member: str) -> str:
         return f'{self._path}/{member}'

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from alm_jax.audio import decode
+from alm_jax.audio.decode import UnreadableFile
 from alm_jax.config import ConfigError
 from alm_jax.data.catalog.rows import Row
-from alm_jax.data.inputs import fields, files, headers, listing
+from alm_jax.data.inputs import fields, files, headers, left_out, listing
 
 _TEXTS = ('.json', '.txt')
 NO_TEXT, BAD_TEXT = 'files without text', 'files whose text cannot be used'
@@ -31,6 +31,10 @@ class Fetch:
 
     def __reduce__(self) -> tuple:
         return Fetch, (pathlib.Path(self._root),)
+
+    def shard(self) -> str:
+        """None: each record is a file of its own."""
+        return ''
 
     def __call__(self, record: dict[str, Any]) -> pathlib.Path:
         return pathlib.Path(self._root, record['id'])
@@ -54,21 +58,21 @@ def open_tree(
     names, stats = _walk(root)
     path = listing.path_of(place, 'tree', str(root), names, stats, caption)
 
-    def entries(notes: listing.Notes) -> Iterator[listing.Entry]:
+    def entries(notes: left_out.Notes) -> Iterator[listing.Entry]:
         is_audio = np.zeros(len(names), bool)
         for row, name in enumerate(names):
             if not headers.is_audio(name):
                 continue
             is_audio[row] = _is_utf8(name)
             if not is_audio[row]:
-                notes.add(BAD_NAME, ascii(name))
+                notes.leave_out(BAD_NAME, ascii(name), ascii(name))
         recordings = [name for name, audio in zip(names, is_audio) if audio]
         texts = {name for name in names if not headers.is_audio(name)}
         cache = place / f'headers-{files.digest(str(root))}.arrow'
         sizes = headers.Headers(root, cache).of(recordings, stats[is_audio])
         for name, (samples, rate, problem) in zip(recordings, sizes):
             if problem:
-                notes.add(BAD_AUDIO, f'{name} ({problem})')
+                notes.leave_out(BAD_AUDIO, name, f'{name} ({problem})', split=_split_of(name))
             elif found := _described(root, name, texts, caption, notes):
                 made = fields.completed(
                     found,
@@ -99,7 +103,7 @@ def folder_of(path: str | os.PathLike) -> pathlib.Path:
 
 
 def _described(
-    root: pathlib.Path, name: str, texts: set[str], caption: Sequence[str], notes: listing.Notes
+    root: pathlib.Path, name: str, texts: set[str], caption: Sequence[str], notes: left_out.Notes
 ) -> dict[str, Any] | None:
     """What is known of a recording, None when that is too little."""
     stem = os.path.splitext(name)[0]
@@ -109,7 +113,7 @@ def _described(
             if stem + ending not in texts:
                 continue
             where = str(root / (stem + ending))
-            content = decode.read_bytes(where)
+            content = files.read_text(where)
             if ending == '.json':
                 row = fields.load_json(content, where)
             else:
@@ -119,15 +123,23 @@ def _described(
         if not row and classes:
             row['label'] = fields.words(classes[-1])
         found = fields.described(row, caption)
+    except UnreadableFile:  # what the system does may pass, and is nothing to keep
+        raise
     except ConfigError as error:
-        notes.add(BAD_TEXT, str(error))
+        notes.leave_out(BAD_TEXT, name, str(error), split=_split_of(name))
         return None
     if not found['captions'] and caption != (fields.NO_CAPTION,):
-        notes.add(NO_TEXT, name + fields.keys_of(row))
+        split = found.get('split') or _split_of(name)
+        notes.leave_out(NO_TEXT, name, name + fields.keys_of(row), split=split)
         return None
-    splits = filter(None, map(fields.split_named, folders[:1] + folders[-1:]))
-    found.setdefault('split', next(splits, ''))
+    found.setdefault('split', _split_of(name))
     return found
+
+
+def _split_of(name: str) -> str:
+    """The split that a file's folders say, or ''."""
+    folders = pathlib.PurePath(name).parent.parts
+    return next(filter(None, map(fields.split_named, folders[:1] + folders[-1:])), '')
 
 
 def _walk(root: pathlib.Path) -> tuple[list[str], np.ndarray]:
