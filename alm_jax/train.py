@@ -22,7 +22,7 @@ from alm_jax import distributed, run_checks, run_setup
 from alm_jax.config import ConfigError
 from alm_jax.data import bad_records, loader, location
 from alm_jax.evals import report, result
-from alm_jax.evals.build import build_evaluators
+from alm_jax.evals.build import build_evaluators, missing
 from alm_jax.interop import init_from
 from alm_jax.run_setup import say
 from alm_jax.training import (
@@ -152,6 +152,11 @@ def train(
         held, compiled, ended = begin, None, False  # stages of ``current`` and of ``train_step``
         if config.bad_numbers.rollback and not found:
             saver.save(current, **stages.entries(config, begin), **judge.entries())
+        if found and found.is_relative_to(workdir.absolute()):
+            writer.stage = curriculum[begin].name
+            missed = missing(evaluators[begin], workdir, first_step, curriculum[begin].stop)
+            with usage.phase('evaluation'):
+                evaluate(missed, current, workdir, writer, bar, retained)
         while int(current.step) < config.steps and not ended:
             # ---------------------------------------------------------- a stage: state, step, data
             number = stages.number_at(config, int(current.step) + 1)
@@ -235,7 +240,7 @@ def train(
                             told = stages.entries(config, number) | judge.entries()
                             saver.save(current, kept=kept, **told)
                     due = {n: e for n, e in evaluators[number].items() if e.due(now, stage.stop)}
-                    if due:
+                    if due and not (ended and now < config.steps):  # else when the run goes on
                         with clock.excluded('evaluation'):
                             evaluate(due, current, workdir, writer, bar, retained)
                     if now == profiler.last:
@@ -279,7 +284,7 @@ def evaluate(
 ) -> None:
     """Runs evaluators on the current parameters; writes their results beside the metrics."""
     now = int(current.step)
-    sha256 = checkpoint.checkpoint_sha256(current.params)
+    sha256 = checkpoint.checkpoint_sha256(current.params) if due else ''
     for name, scheduled in due.items():
         bar.set_postfix_str(f'evaluating {name}')
         found = scheduled.evaluator.run(current.params, current.extra)

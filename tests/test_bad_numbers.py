@@ -33,7 +33,7 @@ def get_config(arg=None):
         c.optimizer.learning_rate = 1e36
         c.bad_numbers.max_in_a_row = 3
     if arg == 'spikes':  # what batches of four differ by
-        c.bad_numbers.spike_factor = 1.1
+        c.bad_numbers.spike_factor = 1.2
         c.bad_numbers.spike_window = 3
         c.bad_numbers.rollback = True
         c.bad_numbers.max_rollbacks = 20
@@ -121,7 +121,7 @@ def test_spikes_and_rollbacks_are_recorded(spiked):
     spikes, rollbacks = lines(workdir / 'bad_numbers.jsonl'), lines(workdir / 'rollbacks.jsonl')
     assert [spike['what'] for spike in spikes] == ['spike'] * len(rollbacks)
     for spike, rollback in zip(spikes, rollbacks):
-        assert spike['loss'] > 1.1 * spike['median']
+        assert spike['loss'] > 1.2 * spike['median']
         assert rollback['to_data_step'] == spike['data_step'] + 1
         assert rollback['step'] < spike['step']
         assert rollback['step'] % EVERY == 0

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import soundfile
 from train_program import Program, numbers
 
+from alm_jax import status
 from alm_jax.data import sources
 from alm_jax.load import load
 from alm_jax.text.tokenizer import Tokenizer
@@ -25,7 +27,11 @@ def get_config(arg=None):
     c.steps = {STEPS}
     c.batch_size = 4
     c.log_every = 1
-    c.data.train = ({{'name': 'packaged_sounds/tiny:train'}},)
+    tiny = 'packaged_sounds/tiny:train'
+    c.data.train = (
+        {{'name': tiny, 'where': {{'kind': ['sound']}}, 'weight': 2.0}},
+        {{'name': tiny, 'where': {{'kind': ['speech']}}}},
+    )
     c.data.scenes.share = 0.5
     c.front_end.seconds = 1.0
     c.augment.gain_db = 6.0
@@ -87,16 +93,18 @@ def test_a_run_leaves_a_workdir_that_stands_alone(whole):
     assert '<html' in (whole / 'report.html').read_text()[:200]
     assert scores(whole)['step'] == STEPS
     assert scores(whole)['n'] >= 30
+    assert status.read(whole).state == 'finished'
     model = load(whole)
     assert model.checkpoint_sha256 == scores(whole)['checkpoint_sha256']
     embedded = model.embed_text(['a dog barks'])
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, atol=1e-5)
 
 
-def test_a_killed_run_goes_on_bit_for_bit(program, whole):
+def test_a_run_that_is_killed_while_it_saves_goes_on_bit_for_bit(program, whole):
     workdir = program.folder / 'killed'
-    returncode, _ = program.interrupt(workdir, EVERY, signal.SIGKILL)
+    returncode, _ = program.interrupt(workdir, 2 * EVERY, signal.SIGKILL, saving=True)
     assert returncode == -signal.SIGKILL
+    assert status.read(workdir).state == 'killed'
     before = numbers(workdir)
     assert EVERY <= max(step for step, _ in before) < STEPS
     done = program.train(workdir, JAX_COMPILATION_CACHE_DIR=str(program.folder / 'compiled again'))
@@ -132,15 +140,42 @@ def test_a_second_run_in_one_workdir_is_refused(program, tmp_path):
     assert list((tmp_path / 'run').iterdir()) == []
 
 
-def test_ctrl_c_says_how_to_go_on(program, whole):
-    workdir = program.folder / 'interrupted'
-    returncode, stderr = program.interrupt(workdir, EVERY, signal.SIGINT)
-    assert returncode == 130, stderr
-    assert 'Traceback' not in stderr
-    newest = checkpoint.latest_complete(workdir).name
-    assert int(newest) < STEPS
-    assert f'The same command goes on from step {newest}.' in stderr
-    assert numbers(workdir).items() <= numbers(whole).items()
+def test_signals_lose_no_step(program, whole):
+    """Ctrl-C, then what Slurm sends to the run that goes on, which then goes on to its end."""
+    workdir, saved = program.folder / 'interrupted', 0
+
+    def steps():
+        written = workdir / 'metrics.jsonl'
+        return [step for step, _ in numbers(workdir)] if written.exists() else []
+
+    for number, code in ((signal.SIGINT, 130), (signal.SIGUSR1, 143)):
+        returncode, stderr = program.signalled(
+            workdir, number, lambda begun=saved: max(steps(), default=0) > begun
+        )
+        assert returncode == code, stderr
+        assert 'Traceback' not in stderr
+        begun, saved = saved, int(checkpoint.latest_complete(workdir).name)
+        assert begun < saved == max(steps()) < STEPS
+        assert (now := status.read(workdir)).state == 'left off', now
+        assert f'Ended by {number.name}. The same command goes on from step {saved}.' in stderr
+    assert not (workdir / 'evals').exists()
+    done = program.train(workdir)
+    assert done.returncode == 0, done.stderr
+    assert numbers(workdir) == numbers(whole)
+
+
+def test_an_evaluation_that_a_kill_cut_short_is_made_up_for(program, whole):
+    workdir = program.folder / 'cut_short'
+    shutil.copytree(whole, workdir)
+    shutil.rmtree(workdir / 'evals')
+    metrics = (workdir / 'metrics.jsonl').read_text().splitlines(keepends=True)
+    kept = [line for line in metrics if 'train/loss' in line]
+    assert len(kept) == STEPS < len(metrics)
+    (workdir / 'metrics.jsonl').write_text(''.join(kept))
+    done = program.train(workdir)
+    assert done.returncode == 0, done.stderr
+    assert scores(workdir) == scores(whole)
+    assert numbers(workdir) == numbers(whole)
 
 
 @pytest.fixture(scope='module')

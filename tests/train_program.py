@@ -11,6 +11,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 SECONDS = 300  # limit of a run
 SPEEDS = ('clips_per_s', 'tokens_per_s', 'model_tflops_per_s', 'step_seconds', 'data_wait')
@@ -59,13 +61,20 @@ class Program:
         config = () if '--config' in arguments else ('--config', 'small.py')
         return self.run('train', *config, '--workdir', workdir, *arguments, **environment)
 
-    def interrupt(self, workdir: pathlib.Path, at: int, how: signal.Signals):
-        """A run that gets a signal as soon as checkpoint ``at`` is complete: (rc, stderr)."""
+    def interrupt(self, workdir: pathlib.Path, at: int, how: signal.Signals, saving: bool = False):
+        """A run that gets a signal as soon as checkpoint ``at`` is complete: (rc, stderr).
+
+        With ``saving`` it comes when that has just begun to be written.
+        """
+        awaited = f'{at}*' if saving else f'{at}/manifest.json'
+        return self.signalled(workdir, how, lambda: list((workdir / 'checkpoints').glob(awaited)))
+
+    def signalled(self, workdir: pathlib.Path, how: signal.Signals, due: Callable[[], Any]):
+        """A run that gets a signal as soon as ``due``: (rc, stderr)."""
         process = self.start('train', '--config', 'small.py', '--workdir', workdir)
         try:
-            manifest = workdir / 'checkpoints' / str(at) / 'manifest.json'
             deadline = time.monotonic() + SECONDS
-            while not manifest.exists():
+            while not due():
                 assert process.poll() is None, process.stderr.read()
                 assert time.monotonic() < deadline
                 time.sleep(0.002)

@@ -1,11 +1,15 @@
 """The evaluators a config asks for, for use inside the training loop."""
 
 import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from alm_jax import config as config_lib
+from alm_jax import distributed
 from alm_jax.config import ConfigError
 from alm_jax.evals.captioning import Captioning
 from alm_jax.evals.question_answering import QuestionAnswering
@@ -48,3 +52,18 @@ def build_evaluators(config: ConfigDict, predictors: Any) -> dict[str, Scheduled
         evaluator = config_lib.call_with(make, options, where=where, predictors=predictors)
         scheduled[name] = Scheduled(int(entry.get('every', 0)), evaluator)
     return scheduled
+
+
+def missing(
+    scheduled: Mapping[str, Scheduled], workdir: pathlib.Path, step: int, last_step: int
+) -> dict[str, Scheduled]:
+    """Those that were due after update ``step``, but the run had ended before they did.
+
+    All processes must call it, and get the same.
+    """
+
+    def find() -> str:
+        due = [name for name, one in scheduled.items() if step and one.due(step, last_step)]
+        return json.dumps([n for n in due if not (workdir / f'evals/{n}/{step}.json').exists()])
+
+    return {name: scheduled[name] for name in json.loads(distributed.from_first(find))}

@@ -64,6 +64,20 @@ def test_a_signal_goes_to_all(number, code):
     assert (process.returncode, heard) == (code, ['heard', 'heard'])
 
 
+def test_a_second_signal_goes_to_all_as_well():
+    counts = "n=0; trap 'echo heard; n=$((n + 1)); [ $n -lt 2 ] || exit 1' INT"
+    program = f'{counts}; echo ready; while :; do sleep 0.1; done'
+    process = subprocess.Popen(
+        [LOCAL, '--', 'bash', '-c', program, ''], stdout=subprocess.PIPE, text=True
+    )
+    for said in ('ready', 'heard'):
+        for _ in range(2):
+            assert process.stdout.readline().endswith(f'{said}\n')
+        process.send_signal(signal.SIGINT)
+    assert process.wait(30) == 130
+    process.stdout.close()
+
+
 def test_a_dry_run_prints_commands_and_starts_nothing(tmp_path):
     done = start('--dry_run', '--', '--config', 'a b', '--workdir', tmp_path / 'run')
     lines = done.stdout.splitlines()
