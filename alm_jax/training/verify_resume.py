@@ -231,6 +231,8 @@ def _check_alone() -> None:
             '--verify_resume starts its own runs, each of one process: give the command on one '
             'host without --num_processes (in Slurm: srun --ntasks=1).'
         )
+    if flags.FLAGS.profile_steps:
+        raise ConfigError('--verify_resume profiles nothing: leave --profile_steps out.')
 
 
 def _platform() -> str:
