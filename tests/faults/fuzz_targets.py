@@ -110,11 +110,11 @@ def _check_dataset(rng: random.Random, entry: dict, folder: pathlib.Path) -> Non
 
 
 def _safetensors(rng: random.Random, path: pathlib.Path) -> None:
+    folder = path.parent
     if path.suffix == '.json':
-        path.rename(path.with_name(INDEX))
-        path = path.parent
-    tensors = TensorFiles(path)
-    size = sum(file.stat().st_size for file in path.parent.rglob('*.safetensors'))
+        path.rename(folder / INDEX)
+    tensors = TensorFiles(folder if path.suffix == '.json' else path)
+    size = sum(file.stat().st_size for file in folder.glob('*.safetensors'))
     assert sum(map(tensors.nbytes, tensors)) <= size
     for name in tensors:
         assert tensors[name].shape == tensors.shape(name)
