@@ -14,6 +14,7 @@ import pathlib
 import re
 import shutil
 import sys
+import threading
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,6 +36,7 @@ from alm_jax.training.manifest import (
     to_continue,
 )
 from alm_jax.training.retention import Retention
+from alm_jax.training.save_barrier import SaveBarrier
 from alm_jax.training.state import TrainState
 
 __all__ = [
@@ -87,7 +89,9 @@ class Checkpointer:
         self._context = context
         self._workdir.mkdir(parents=True, exist_ok=True)
         logging.getLogger('absl').addFilter(_is_news)
-        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._barrier = SaveBarrier()
+        options = ocp.options.AsyncOptions(barrier_sync_fn=self._barrier.wait)
+        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=options)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, 'checkpoint')
         self._finishing: concurrent.futures.Future | None = None
         self._failed = ''  # why the last save did, if it did
@@ -120,6 +124,7 @@ class Checkpointer:
             **context,
         }
         arguments = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        self._barrier.begin()
         try:
             # The old manifest must not vouch for a folder that is being written again.
             if jax.process_index() == 0:
@@ -240,13 +245,16 @@ class Checkpointer:
     def _problem(self, path: pathlib.Path, size: int, error: Exception) -> str:
         """What to tell of a save that failed, whose folder goes; a defect is raised."""
         code = re.search(r"os_error_code='(\d+)'", str(error))  # of tensorstore
+        why = os.strerror(int(code[1])) if code else str(error)
+        self._barrier.fail(why)
+        _wait_for_writers()
         if not (code or isinstance(error, OSError)):
             raise error
         if jax.process_index() == 0:
             for torn in manifest.folders(self._folder):
                 if torn.name.partition('.')[0] == path.name:
                     retention.remove(torn)
-        return self._told(path, size, os.strerror(int(code[1])) if code else str(error))
+        return self._told(path, size, why)
 
     def _told(self, path: pathlib.Path, size: int, why: str) -> str:
         free = shutil.disk_usage(self._workdir).free
@@ -361,9 +369,16 @@ def _restore(path: pathlib.Path, items: dict[str, Any], partial: bool = False) -
         return dict(orbax.restore(path, args=ocp.args.Composite(**arguments)).items())
 
 
+def _wait_for_writers() -> None:
+    """Orbax raises the first error while other threads of its save still write."""
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith('orbax'):
+            threading.Thread.join(thread, timeout=60)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    """Orbax logs a page about the errors that it raises as well."""
-    return 'in background save thread' not in record.getMessage()
+    """Orbax logs pages about the errors that it raises as well."""
+    return not (record.exc_info and 'orbax' in record.pathname)
 
 
 def _tell(text: str) -> None:

@@ -36,6 +36,23 @@ def _names(workdir):
     return sorted(path.name for path in (workdir / 'checkpoints').iterdir())
 
 
+def test_the_best_stays_after_a_restart_and_until_there_is_a_better_one(tmp_path, run):
+    """Each is measured after it was saved, as in the loop."""
+
+    def go_on(restored, steps):
+        choice = {'keep': 1, 'keep_every': 4, 'best': '-valid/rank', 'restored_step': restored}
+        with checkpoint.Checkpointer(tmp_path, **choice) as checkpoints:
+            for step, rank in steps.items():
+                checkpoints.save(_at(run[0], step), kept=step == 2)
+                with (tmp_path / 'metrics.jsonl').open('a') as file:
+                    file.write(json.dumps({'step': step, 'valid/rank': rank}) + '\n')
+
+    go_on(0, {1: 9.0, 2: 8.0, 3: 5.0, 4: 7.0, 5: 6.0})
+    assert _names(tmp_path) == ['2', '3', '4', '5']  # end of a stage, best, fourth, last
+    go_on(5, {6: 8.0, 7: 4.0})
+    assert _names(tmp_path) == ['2', '4', '7']  # 3 is not the best any more
+
+
 def _largest(path):
     files = [f for f in path.rglob('*') if f.is_file() and f.name != 'manifest.json']
     return max(files, key=lambda f: f.stat().st_size)
