@@ -10,8 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import safetensors
-from safetensors import numpy as safetensors_numpy
 
 from alm_jax import config as config_lib
 from alm_jax.interop import name_tables, packaged_weights, pretrained, tensor_files
@@ -250,10 +248,9 @@ def _read(source: str, data_dir: pathlib.Path) -> dict[str, np.ndarray]:
         return flatten_canonical({**model.params, **model.extra})
     file = path / 'model.safetensors' if path.is_dir() else path
     try:
-        weights = safetensors_numpy.load_file(file)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise config_lib.ConfigError(f'init_from: {file} cannot be read: {error}.') from error
-    return name_tables.from_bert(weights)
+        return name_tables.from_bert(tensor_files.TensorFiles(file))
+    except config_lib.ConfigError as error:
+        raise config_lib.ConfigError(f'init_from: {error}') from error
 
 
 def _is_of_a_family(path: pathlib.Path) -> bool:
