@@ -16,7 +16,7 @@ from alm_jax.train import train
 from alm_jax.training import checkpoint
 
 COMPILED = '/jax/core/compile/backend_compile_duration'
-SECONDS = 10  # a run of the sizes below compiles for longer
+SECONDS = 10  # of processors; a wait for other programs is not the run's
 
 
 def small():
@@ -158,10 +158,10 @@ def test_a_mistake_is_told_before_anything_is_compiled(
     config.data.dir = str(packaged_tiny)
     for key, value in values.items():
         set_key(config, key, value)
-    began = time.monotonic()
+    began = time.process_time()
     with pytest.raises(ConfigError) as told:
         train(config, tmp_path)
-    assert time.monotonic() - began < SECONDS
+    assert time.process_time() - began < SECONDS
     for text in expected:
         assert text in str(told.value)
     assert len(str(told.value).splitlines()) <= 3
