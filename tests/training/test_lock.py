@@ -1,5 +1,6 @@
 """One run a workdir, between real processes and after one was killed."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -21,10 +22,14 @@ with lock.held(sys.argv[1]):
 """
 
 
+@contextlib.contextmanager
 def hold(workdir):
-    process = subprocess.Popen([sys.executable, '-c', HOLD, workdir], stdout=subprocess.PIPE)
-    assert process.stdout.readline() == b'held\n'
-    return process
+    with subprocess.Popen([sys.executable, '-c', HOLD, workdir], stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout.readline() == b'held\n'
+            yield process
+        finally:
+            process.kill()
 
 
 def test_another_is_refused_until_the_holder_is_killed(tmp_path):
