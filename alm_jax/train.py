@@ -126,7 +126,7 @@ def train(
         current = create(params, extra)
         del params, extra
     first_step = int(current.step)
-    judge.restore(saved, left_out.behind(int(current.data_step)))
+    judge.restore(saved, left_out.over(int(current.data_step)))
     say(f'state: {found or "init_from" * bool(config.init_from) or "scratch"}')
 
     # ------------------------------------------------------------------ a workdir that stands alone
@@ -263,7 +263,7 @@ def train(
                 say(f'Back to step {saved["step"]}, without the batches up to {spike.data_step}.')
                 held = stages.number_at(config, saved['step'])
                 current = restore(found, prepared[held])
-                judge.restore(saved, spike.data_step + 1)
+                judge.restore(saved, left_out.over(spike.data_step + 1))
                 writer.go_back(saved['step'])
                 bar.n = saved['step']
         watch.enter('end')

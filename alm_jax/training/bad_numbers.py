@@ -79,19 +79,19 @@ class BadNumbers:
         self._waiting: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
         self.restore({}, None)
 
-    def restore(self, manifest: Mapping[str, Any], data_step: int | None) -> None:
-        """Remembers what it did at a checkpoint; the file loses what came after it.
+    def restore(self, manifest: Mapping[str, Any], over: Callable[[int], bool]) -> None:
+        """Remembers what it did at a checkpoint; the file loses the batches that come again.
 
         Args:
           manifest: of the checkpoint; {} is none.
-          data_step: the batch that comes next; None leaves the file alone.
+          over: whether the batch of a ``data_step`` comes no more, see ``Rollbacks.over``.
         """
         saved = manifest.get('bad_numbers', {})
         self._waiting.clear()
         self._in_a_row = saved.get('in_a_row', 0)
         self._losses = collections.deque(saved.get('losses', ()), self._options.spike_window)
-        if data_step is not None and jax.process_index() == 0:
-            json_lines.keep(self._path, lambda entry: entry['data_step'] < data_step)
+        if jax.process_index() == 0:
+            json_lines.keep(self._path, lambda entry: over(entry['data_step']))
 
     def entries(self) -> dict[str, Any]:
         """What a checkpoint is to hold, for ``restore``."""

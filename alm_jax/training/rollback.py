@@ -10,6 +10,7 @@ import json
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import jax
 
@@ -49,6 +50,10 @@ class Rollbacks:
             if entry['from_data_step'] <= data_step < entry['to_data_step']:
                 data_step = entry['to_data_step']
         return data_step
+
+    def over(self, data_step: int) -> Callable[[int], bool]:
+        """Of a run whose next batch is ``data_step``: whether a batch comes no more."""
+        return lambda batch: batch < data_step or self.behind(batch) != batch
 
     def skip(self, state: TrainState) -> TrainState:
         """``state`` with the ``data_step`` of the batch that comes next."""
