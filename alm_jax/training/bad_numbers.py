@@ -77,7 +77,7 @@ class BadNumbers:
         self._options, self._say = options, say
         self._path = pathlib.Path(workdir) / FILE
         self._waiting: collections.deque[tuple[int, dict[str, jax.Array]]] = collections.deque()
-        self.restore({}, None)
+        self.restore({}, lambda batch: True)
 
     def restore(self, manifest: Mapping[str, Any], over: Callable[[int], bool]) -> None:
         """Remembers what it did at a checkpoint; the file loses the batches that come again.
