@@ -18,6 +18,7 @@ from alm_jax.interop.safetensors_header import DTYPES
 WEIGHTS = 'model.safetensors'
 INDEX = 'model.safetensors.index.json'
 SHARD_BYTES = 4 << 30
+_LONGEST = 100  # letters of a file's name
 
 
 class TensorFiles(Mapping):
@@ -55,7 +56,9 @@ class TensorFiles(Mapping):
     def __getitem__(self, name: str) -> np.ndarray:
         dtype, shape, start, _ = self._entries[name]
         if dtype not in DTYPES:
-            raise ConfigError(f'{self._file_of[name]}: {name} is {dtype}, which is not read.')
+            raise ConfigError(
+                f'{self._file_of[name]}: {name:.100} is {dtype:.40}, which is not read.'
+            )
         if not math.prod(shape):
             return np.empty(shape, DTYPES[dtype])
         mapped = self._mapped[self._file_of[name]]
@@ -100,7 +103,7 @@ def _files(folder: pathlib.Path) -> list[pathlib.Path]:
                     f'{folder / INDEX}: {tensor:.100} is in {name!r:.100}, which is no file name.'
                 )
         names = sorted(set(weight_map.values()))
-        if outside := [n for n in names if pathlib.PurePath(n).name != n]:
+        if outside := [n for n in names if pathlib.PurePath(n).name != n or len(n) > _LONGEST]:
             raise ConfigError(
                 f'{folder / INDEX} names {outside[0]!r:.200}, which is not in its folder.'
             )

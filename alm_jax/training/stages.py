@@ -78,11 +78,15 @@ def _config_of(config: ConfigDict, number: int, stage: Any) -> ConfigDict:
     """``config`` with the keys of a stage, and the stage's name and steps."""
     where = f'config.stages[{number}]'
     if not isinstance(stage, Mapping | ConfigDict):
-        raise ConfigError(f"{where} is {stage!r}; write {{'name': 'warm_up', 'steps': 100, ...}}.")
+        raise ConfigError(
+            f"{where} is {stage!r:.200}; write {{'name': 'warm_up', 'steps': 100, ...}}."
+        )
     own = dict(stage)
     name, steps = own.pop('name', ''), own.pop('steps', 0)
     if not isinstance(name, str) or not name or not isinstance(steps, int) or steps < 1:
-        raise ConfigError(f'{where} has the name {name!r} and {steps!r} steps; give it both.')
+        raise ConfigError(
+            f'{where} has the name {name!r:.100} and {steps!r:.100} steps; give it both.'
+        )
     made = config.copy_and_resolve_references()
     with made.ignore_type(), made.unlocked():
         made.name, made.steps, made.stages, made.profile = name, steps, (), ()

@@ -236,6 +236,8 @@ def json_edited(rng: random.Random, content: bytes) -> bytes:
 
 def _edited(rng: random.Random, value: Any) -> Any:
     """The value, changed at one place of it."""
+    if type(value) in (int, float) and rng.random() < 0.6:  # a number that could be meant
+        return rng.choice((value + 1, value - 1, 2 * value, 8 + value, 1000 * value, -value))
     if not isinstance(value, dict | list) or not value or rng.random() < 0.1:
         return rng.choice(VALUES)
     keys = list(value) if isinstance(value, dict) else list(range(len(value)))

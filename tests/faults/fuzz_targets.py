@@ -117,8 +117,8 @@ def _safetensors(rng: random.Random, path: pathlib.Path) -> None:
     size = sum(file.stat().st_size for file in folder.glob('*.safetensors'))
     assert sum(map(tensors.nbytes, tensors)) <= size
     for name in tensors:
-        assert tensors[name].shape == tensors.shape(name)
-        tensors[name].copy()
+        array = tensors[name].copy()
+        assert (array.shape, array.nbytes) == (tensors.shape(name), tensors.nbytes(name))
 
 
 def _gguf(rng: random.Random, path: pathlib.Path) -> None:

@@ -95,11 +95,12 @@ def test_closing_while_the_loader_hangs(put):
     assert not ahead._thread.is_alive()
 
 
+def no_tokens(captions, lengths):
+    return {'token_ids': np.zeros((len(captions), *lengths), np.int32)}
+
+
 @pytest.mark.parametrize('workers', [0, 1])
 def test_batches_of_the_loader_reach_the_device_as_they_are(recordings, put, workers):
-    def no_tokens(captions, lengths):
-        return {'token_ids': np.zeros((len(captions), *lengths), np.int32)}
-
     config = base()
     config.batch_size, config.data.workers = 4, workers
     config.data.train = ({'folder': str(recordings), 'captions': 'captions.csv'},)

@@ -7,13 +7,14 @@ from alm_jax.config import ConfigError
 from alm_jax.training import stages, verify_resume
 
 GPU = '--xla_gpu_deterministic_ops=true'
+ZERO_SHOT = {'evaluator': 'zero_shot', 'data': 'packaged_sounds/tiny:test'}
 
 
 def test_a_config_is_shortened_and_the_rest_of_it_stays():
     config = config_lib.base()
     config.steps, config.seed, config.resume = 1000, 3, 'elsewhere'
     config.optimizer.warmup_steps, config.profile = 100, (10, 13)
-    config.evals = {'sounds': {'evaluator': 'zero_shot', 'data': 'packaged_sounds/tiny:test'}}
+    config.evals = {'sounds': dict(ZERO_SHOT)}
     before = config_lib.to_json(config)
     short = verify_resume.shortened(config)
     assert config_lib.to_json(config) == before
@@ -30,7 +31,7 @@ def test_every_stage_is_shortened_and_killed_behind_its_first_checkpoint():
     config = config_lib.base()
     config.optimizer.warmup_steps, config.steps = 50, 100 + 3 + 200
     config.stages = (
-        {'name': 'a', 'steps': 100, 'freeze': ('^text/',), 'evals': {'x': {}}},
+        {'name': 'a', 'steps': 100, 'freeze': ('^text/',), 'evals': {'sounds': dict(ZERO_SHOT)}},
         {'name': 'b', 'steps': 3, 'optimizer.warmup_steps': 1},
         {'name': 'c', 'steps': 200, 'optimizer.warmup_steps': 150},
     )

@@ -213,7 +213,7 @@ def stats(paths: Iterable[str | os.PathLike]) -> np.ndarray:
 def _size_and_time(path: str | os.PathLike) -> tuple[int, int]:
     try:
         status = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # the latter of names that no system can have
         return -1, -1
     return status.st_size, status.st_mtime_ns
 
