@@ -289,10 +289,10 @@ def evaluate(
         bar.set_postfix_str(f'evaluating {name}')
         found = scheduled.evaluator.run(current.params, current.extra)
         scalars = {f'{name}/{key}': value for key, value in found.scalars.items()}
-        writer.write(now, scalars)
         if jax.process_index() == 0:
             result.write(found, workdir, name, now, sha256)
             bar.write(result.table(found, f'{name}, step {now}'), file=sys.stderr)
+        writer.write(now, scalars)  # last: what has no line is made up for, see evals.build.missing
         retained.check_name(scalars)
 
 

@@ -16,6 +16,7 @@ from alm_jax.evals.question_answering import QuestionAnswering
 from alm_jax.evals.result import evaluator_options
 from alm_jax.evals.retrieval import Retrieval
 from alm_jax.evals.zero_shot import ZeroShot
+from alm_jax.training import json_lines
 
 EVALUATORS = {
     evaluator.name: evaluator for evaluator in (ZeroShot, Retrieval, Captioning, QuestionAnswering)
@@ -64,6 +65,8 @@ def missing(
 
     def find() -> str:
         due = [name for name, one in scheduled.items() if step and one.due(step, last_step)]
-        return json.dumps([n for n in due if not (workdir / f'evals/{n}/{step}.json').exists()])
+        lines = json_lines.read(workdir / 'metrics.jsonl') if due else []
+        told = {key.split('/')[0] for line in lines if line['step'] == step for key in line}
+        return json.dumps([name for name in due if name not in told])
 
     return {name: scheduled[name] for name in json.loads(distributed.from_first(find))}
