@@ -263,7 +263,7 @@ def test_a_text_file_named_wav(program, own, tmp_path, row):
     (folder / f'{row}.wav').unlink()
     (folder / f'{row}.wav').write_text('This is no sound.')
     done = program.train(tmp_path / 'run', '--data', folder, '--captions', 'my.csv')
-    mistake(done, f'my.csv, row {row + 2}: {folder}/{row}.wav is not audio that can be read')
+    mistake(done, 'my.csv: 1 of 14 records', f'row {row + 2}: {row}.wav (Format not recognised.)')
     assert not (tmp_path / 'run' / 'metrics.jsonl').exists()
 
 
