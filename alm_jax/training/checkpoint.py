@@ -94,7 +94,8 @@ class Checkpointer:
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(), async_options=options)
         self._thread = concurrent.futures.ThreadPoolExecutor(1, 'checkpoint')
         self._finishing: concurrent.futures.Future | None = None
-        self._failed = ''  # why the last save did, if it did
+        self._path = self._folder  # of the last save
+        self._failed = ''  # why it failed, if it did
 
     def save(self, state: TrainState, *, kept: bool = False, **context: Any) -> None:
         """Starts to save; returns when ``state`` may be donated. Waits for the save before it.
@@ -112,6 +113,7 @@ class Checkpointer:
         path = self._folder / str(step)
         items = _items(state)
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(items))
+        self._path = path
         if self._settle(self._lack_of_room(path, size)):
             return
         entries = {
@@ -224,6 +226,11 @@ class Checkpointer:
         """
         problems = [found.decode() for found in distributed.gather_bytes(problem.encode())]
         found = next(filter(None, problems), '')
+        if found and over and jax.process_index() == 0:  # nobody writes any more
+            for torn in manifest.folders(self._folder):
+                is_of_it = torn.name.partition('.')[0] == self._path.name
+                if is_of_it and not (torn / MANIFEST).exists():
+                    retention.remove(torn)
         if found and self._stops:
             self._failed = ''
             raise CheckpointError(
@@ -250,10 +257,6 @@ class Checkpointer:
         _wait_for_writers()
         if not (code or isinstance(error, OSError)):
             raise error
-        if jax.process_index() == 0:
-            for torn in manifest.folders(self._folder):
-                if torn.name.partition('.')[0] == path.name:
-                    retention.remove(torn)
         return self._told(path, size, why)
 
     def _told(self, path: pathlib.Path, size: int, why: str) -> str:

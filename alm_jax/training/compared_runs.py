@@ -121,7 +121,7 @@ def _first_parameter(whole: pathlib.Path, killed: pathlib.Path) -> Iterator[str]
     differing = [name for name in order if _bytes(whole, name) != _bytes(killed, name)]
     if differing:
         first = differing[0]
-        named, changed, size = _first_differing(first, _leaf(whole, first), _leaf(killed, first))
+        named, changed, size = _first_differing(first, leaf(whole, first), leaf(killed, first))
         kind = 'parameter' if first.startswith('params/') else 'part of the state'
         yield (
             f'The first {kind} that differs at the end is {named}, in {changed} of {size} values; '
@@ -145,10 +145,10 @@ def _first_differing(name: str, expected: np.ndarray, found: np.ndarray) -> tupl
 
 
 def _bytes(path: pathlib.Path, name: str) -> bytes:
-    return _leaf(path, name).tobytes()
+    return leaf(path, name).tobytes()
 
 
-def _leaf(path: pathlib.Path, name: str) -> np.ndarray:
+def leaf(path: pathlib.Path, name: str) -> np.ndarray:
     """One array of a checkpoint, such as 'params/audio/layers/attn/query/kernel'."""
     dtype, shape = checkpoint.read_manifest(path)['tree'][name]
     item, _, inside = name.partition('/')

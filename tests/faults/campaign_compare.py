@@ -4,10 +4,9 @@ import json
 import pathlib
 
 import numpy as np
-import orbax.checkpoint as ocp
-from jax.tree_util import keystr, tree_flatten_with_path
 
 from alm_jax.training import checkpoint
+from alm_jax.training.compared_runs import leaf
 from tests.faults import campaign_config as small
 from tests.train_program import numbers
 
@@ -49,13 +48,7 @@ def differences(reference: pathlib.Path, run: pathlib.Path) -> list[str]:
 
 def _arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     """Every array of a checkpoint by its name."""
-    found = {}
-    for item in ('params', 'extra', 'training'):
-        if (path / item).exists():
-            with ocp.PyTreeCheckpointer() as orbax:
-                leaves = tree_flatten_with_path(orbax.restore(path / item))[0]
-            found |= {item + keystr(keys): np.asarray(leaf) for keys, leaf in leaves}
-    return found
+    return {name: leaf(path, name) for name in checkpoint.read_manifest(path)['tree']}
 
 
 def _same(arrays: dict, others: dict, name: str) -> bool:
