@@ -326,6 +326,8 @@ class _Ending:
     def leave(self, error: BaseException) -> None:
         """Announces the end; the interpreter's exit then ends the process, whatever holds it up."""
         self._stopped.set()
+        if self._other is None and (ended := _ended()):  # why a collective failed, before we looked
+            self._other = int(ended[0].split(' ')[0])
         code = _exit_code(error) if self._other is None else self._other
         why = f'{type(error).__name__}: {error}'.splitlines()[0].rstrip(': ')
         _announce(code, why, GRACE)
