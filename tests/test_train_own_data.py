@@ -72,9 +72,10 @@ def project(tmp_path_factory, packaged_tiny):
         for number, row in enumerate(rows):
             (project / f'my_folder/{number}.flac').write_bytes(row['content'])
             writer.writerow([f'{number}.flac', row['captions'][0]])
-            path = project / 'sounds' / row['label'] / f'{number}.flac'
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(row['content'])
+            if row['label']:  # a file in no folder of a class has no text, and counts as bad
+                path = project / 'sounds' / row['label'] / f'{number}.flac'
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(row['content'])
     for shard in range(3):
         with tarfile.open(project / f'shards/{shard:03d}.tar', 'w') as tar:
             for number, row in enumerate(rows[shard::3]):

@@ -14,6 +14,7 @@ from alm_jax import classify, embed, search
 from alm_jax.audio import resample, windows
 from alm_jax.config import ConfigError
 from alm_jax.load import load
+from alm_jax.training import manifest
 
 
 def program(name, *arguments, cwd=None):
@@ -91,8 +92,10 @@ def test_search_as_a_program_and_only_with_the_checkpoint_of_the_index(index, ti
     shutil.copytree(tiny_run, other)
     shutil.rmtree(other / 'checkpoints' / '2')
     shutil.copytree(other / 'checkpoints' / '1', other / 'checkpoints' / '2')
-    manifest = other / 'checkpoints/2/manifest.json'
-    manifest.write_text(manifest.read_text().replace('"step": 1', '"step": 2'))
+    entries = manifest.read_manifest(other / 'checkpoints' / '2') | {'step': 2}
+    del entries[manifest.SHA256]
+    (other / 'checkpoints' / '2' / manifest.MANIFEST).unlink()
+    manifest.complete(other / 'checkpoints' / '2', entries)
     done = program('search', 'a door', '--index', index, '--workdir', other)
     assert done.returncode == 2
     assert 'was made by checkpoint' in done.stderr
