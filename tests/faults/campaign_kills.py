@@ -73,7 +73,7 @@ def plan(rng: random.Random, processes: int, logged: int) -> Plan:
 def carry_out(plan: Plan, command: Command) -> Kill | None:
     """Waits for the moment and kills; None when the command has ended before."""
     for reached, every in ((_gone_far, 0.03), (_reached, 0.001 if plan.phase in SAVES else 0.02)):
-        if not until(lambda: command.ended() or reached(plan, command), every=every):  # noqa: B023
+        if not until(lambda r=reached: command.ended() or r(plan, command), every=every):
             return None
     time.sleep(plan.seconds)
     with command.frozen():
